@@ -1,0 +1,180 @@
+"""Every setting, once: the field is the default, the flag, the help and the record (STYLE, rule 9).
+
+Two presets of the method (`default`, `paper`) and three of scale (`tiny`, `small`, `full`) are functions that return a config.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from typing import Any, Literal, TypeVar, get_type_hints
+
+T = TypeVar("T")
+
+CONTRASTS = ("t1", "t1ce", "t2", "flair")
+"""The canonical contrast names, in the order in which channels are stored."""
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """From a mask to the support, the blend map and the windows. Shared by prepare, train and insert; travels in the weights."""
+
+    grid_mm: float = 1.0
+    """In-plane spacing of the working grid, mm."""
+    grow_mm: float = 1.5
+    """S is 1 on the lesion grown by this much: manual masks cut the infiltrating rim short by 1-2 px."""
+    feather_mm: float = 3.0
+    """S falls smoothly from 1 to 0 over this distance beyond the grown lesion."""
+    margin_mm: float = 10.0
+    """Healthy context that a window shows around the support at the least."""
+    buckets: tuple[int, ...] = (64, 96, 128, 160, 192, 256)
+    """Window sides in pixels; multiples of 32, so that windows batch and every down-sampling divides."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The λ's of Eqs. 3, 13 and 15. No values are printed in the paper; ours are the smallest round numbers at which no term dominates."""
+
+    out: float = 1.0
+    inside: float = 1.0
+    diff: float = 1.0
+    pat: float = 0.1
+    ring: float = 0.1
+    leak: float = 0.0
+    dev: float = 1.0
+    syn: float = 0.1
+
+
+@dataclass(frozen=True)
+class Method:
+    """The decisions of DESIGN §3, each a field. `default()` is what we ship, `paper()` is the print with its typos mended."""
+
+    composition: Literal["preserve", "paper"] = "preserve"
+    """preserve: x + S(f + r - x) on the grown support. paper: x_sub + G*m . r on the mask."""
+    joint: bool = False
+    """True: f_sub and eps_theta in one loop, r_0 carries the gradient (Alg. 1). False: staged, f_sub frozen before eps_theta starts."""
+    prediction: Literal["eps", "v", "r0"] = "v"
+    zero_terminal_snr: bool = True
+    timesteps: int = 1000
+    beta_start: float = 1e-4
+    beta_end: float = 0.02
+    solver: Literal["ancestral", "ddim", "dpm2m", "sde-dpm2m"] = "ddim"
+    eta: float = 0.0
+    """Share of fresh noise a DDIM step adds: 0 deterministic, 1 ancestral variance."""
+    spacing: Literal["trailing", "leading"] = "trailing"
+    steps: int = 20
+    clamp: float = 6.0
+    """|r_0| estimate is clamped at this many scaled units (or at the training data's own extreme, if that is larger); 0: no clamp."""
+    scale_residual: bool = True
+    """Divide r_0 by its RMS on the support, per contrast."""
+    tanh_delta: float = 0.0
+    """δ of Eq. 5 in normalised units; 0: no saturation."""
+    sigma_px: float = 2.0
+    """σ of the Gaussian in the paper's S and in the ring weight (Eq. 11), pixels."""
+    inpaint: Literal["harmonic", "biharmonic"] = "harmonic"
+    """Inp(x, m): the pseudo-healthy target of Eq. 3."""
+    warmup: float = 0.1
+    """Share of the substrate's steps in which lesion windows with the Inp target are mixed in; 1: throughout, no healthy holes."""
+    noise_mm: float = 2.0
+    """Correlation length along z of the noise field, mm; 0: slices independent."""
+    weights: Weights = field(default_factory=Weights)
+
+
+@dataclass(frozen=True)
+class Networks:
+    """Sizes. `sub` has five widths (stem and four down-samplings), `eps` one a resolution level."""
+
+    sub: tuple[int, ...] = (24, 48, 64, 96, 128)
+    eps: tuple[int, ...] = (24, 48, 96, 128)
+    blocks: int = 1
+    """Residual blocks a level in eps_theta."""
+
+
+@dataclass(frozen=True)
+class Train:
+    """The optimisation: AdamW 1e-4, weight decay 1e-5, cosine, as printed; the budget is counted in optimiser steps."""
+
+    steps: int = 12000
+    substrate_share: float = 0.3
+    """Staged training: share of the steps that go to f_sub."""
+    batch_pixels: int = 65536
+    """Window pixels a step; the number of windows follows from their side."""
+    lr: float = 1e-4
+    lr_warmup: int = 200
+    weight_decay: float = 1e-5
+    ema: float = 0.999
+    clip_norm: float = 1.0
+    precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
+    seed: int = 0
+    validate_every: int = 1000
+    checkpoint_every: int = 500
+    devices: int = 1
+    nodes: int = 1
+
+
+@dataclass(frozen=True)
+class Config:
+    """A whole run."""
+
+    contrasts: tuple[str, ...] = ("t1", "t1ce", "flair")
+    geometry: Geometry = field(default_factory=Geometry)
+    method: Method = field(default_factory=Method)
+    networks: Networks = field(default_factory=Networks)
+    train: Train = field(default_factory=Train)
+    name: str = "pathosyn"
+
+
+def default() -> Method:
+    """What we would ship."""
+    return Method()
+
+
+def paper() -> Method:
+    """The print, typos mended: ᾱ for α, S from m and not from its complement (DESIGN §3, column `paper`)."""
+    return Method(
+        composition="paper",
+        joint=True,
+        prediction="eps",
+        zero_terminal_snr=False,
+        solver="ddim",
+        steps=50,
+        clamp=0.0,
+        scale_residual=False,
+        tanh_delta=3.0,
+        inpaint="biharmonic",
+        warmup=1.0,
+        noise_mm=0.0,
+        weights=Weights(pat=1.0, ring=1.0, leak=0.1, dev=0.1, syn=0.1),
+    )
+
+
+def scaled(scale: Literal["tiny", "small", "full"]) -> tuple[Networks, Train]:
+    """tiny: tests and the demo · small: an hour or two on two cores · full: one GPU, a day."""
+    if scale == "tiny":
+        return Networks(sub=(8, 16, 16, 24, 24), eps=(16, 32, 48)), Train(steps=600, batch_pixels=32768, lr=1e-3, lr_warmup=50, ema=0.99, validate_every=200, checkpoint_every=100)
+    if scale == "small":
+        return Networks(), Train(lr=3e-4)
+    return Networks(sub=(64, 128, 256, 512, 512), eps=(96, 192, 288, 384), blocks=2), Train(steps=300_000, batch_pixels=524_288, ema=0.9999, validate_every=5000, checkpoint_every=2000)
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A config as plain data, for JSON."""
+    return asdict(config)
+
+
+def from_dict(kind: type[T], data: dict[str, Any]) -> T:
+    """The inverse of `to_dict`. A field that this version does not know raises ValueError: it would silently change the meaning."""
+    hints = get_type_hints(kind)
+    known = {f.name for f in fields(kind)}  # type: ignore[arg-type]
+    if unknown := set(data) - known:
+        raise ValueError(f"{kind.__name__} has no field {', '.join(sorted(unknown))}")
+    values = {}
+    for name, value in data.items():
+        if is_dataclass(hints[name]):
+            value = from_dict(hints[name], value)  # type: ignore[arg-type]
+        values[name] = tuple(value) if isinstance(value, list) else value
+    return kind(**values)
+
+
+def override(config: Any, **changes: Any) -> Any:
+    """`replace`, under the name that says why it is called."""
+    return replace(config, **changes)
