@@ -63,6 +63,11 @@ class LesionBatch:
         }
         return replace(self, **moved)
 
+    def shard(self, rank: int, world_size: int) -> LesionBatch:
+        """Every `world_size`-th sample from `rank` on: one process's share of a batch."""
+        share = slice(rank, None, world_size)
+        return replace(self, **{f.name: getattr(self, f.name)[share] for f in fields(self)})
+
     def __len__(self) -> int:
         return len(self.subject)
 

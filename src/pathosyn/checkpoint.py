@@ -1,0 +1,88 @@
+"""Weights, config, statistics and provenance in one safetensors file: nothing in it can run code."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pathosyn.config import Config, from_dict, to_dict
+from pathosyn.errors import refuse
+
+if TYPE_CHECKING:
+    from pathosyn.methods.pathosyn import PathoSyn
+
+FORMAT = "pathosyn-weights"
+VERSION = "1"
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What the weights have seen. `subjects` maps a partition to ids; `population` holds the statistics that `insert` compares a scan with."""
+
+    data: str = ""
+    subjects: dict[str, list[str]] = field(default_factory=dict)
+    population: dict[str, Any] = field(default_factory=dict)
+    steps: int = 0
+    parent: str = ""
+    pathosyn: str = ""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A method ready to draw, and where it came from. `sha256` is the file's."""
+
+    method: PathoSyn
+    config: Config
+    provenance: Provenance
+    path: Path
+    sha256: str
+
+
+def save_weights(path: Path, method: PathoSyn, provenance: Provenance) -> None:
+    """Write beside, then rename. 32-bit weights, keys sorted: the same weights give the same bytes."""
+    import os
+
+    from safetensors.torch import save
+
+    tensors = {name: value.detach().cpu().contiguous() for name, value in sorted(method.state_dict().items())}
+    # One entry: safetensors keeps several in no particular order, and the same weights must give the same bytes.
+    header = json.dumps({"format": FORMAT, "version": VERSION, "config": to_dict(method.config), "provenance": to_dict(provenance)}, sort_keys=True)
+    beside = path.with_name(f".{path.name}.part")
+    with beside.open("wb") as file:
+        file.write(save(tensors, {FORMAT: header}))
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
+
+
+def load(weights: str | Path, *, device: str = "cpu") -> Loaded:
+    """Read a weight file; the tensors are mapped, not copied, until they reach the device. InputError if it is not one of ours."""
+    from safetensors import SafetensorError, safe_open
+
+    from pathosyn.data.nifti import file_sha256
+    from pathosyn.methods import build
+
+    path = Path(weights)
+    if not path.is_file():
+        raise refuse(path, found="no such file", expected="a weight file (.safetensors)", remedy="give --weights a file that `pathosyn train` wrote")
+    try:
+        with safe_open(path, framework="pt") as file:
+            raw = (file.metadata() or {}).get(FORMAT)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except (SafetensorError, OSError) as error:
+        raise refuse(path, found=f"an unreadable file ({error})", expected="safetensors", remedy="copy it again or train anew") from None
+    if raw is None:
+        raise refuse(path, found="safetensors without pathosyn's header", expected="weights that pathosyn wrote", remedy="give the run's weights.safetensors")
+    header = json.loads(raw)
+    if header["version"] != VERSION:
+        raise refuse(path, found=f"weights of format {header['version']}", expected=f"format {VERSION}", remedy="use the pathosyn version that wrote them")
+    try:
+        method = build(from_dict(Config, header["config"]))
+        method.load_state_dict(tensors)
+    except (ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise refuse(path, found=f"settings that do not fit ({reason})", expected="weights of this version", remedy="use the version that wrote them") from None
+    method.eval().requires_grad_(False).to(device)
+    return Loaded(method, method.config, from_dict(Provenance, header["provenance"]), path, file_sha256(path))

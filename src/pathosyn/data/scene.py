@@ -1,0 +1,123 @@
+"""A scan on the working grid with its support, foreground and intensity scale, and the record that `prepare` stores of it.
+
+The same steps serve training and inference, so that a network meets the same numbers in both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pathosyn.config import Geometry
+from pathosyn.data.inpaint import inpaint as fill
+from pathosyn.data.masks import blend_map, box_of, grown_box, in_plane
+from pathosyn.data.normalise import CLIP, Normaliser, fit_normaliser, foreground
+from pathosyn.data.store import Record
+from pathosyn.data.subjects import Scan
+from pathosyn.data.windows import Window, as_table, windows_of
+
+IMAGE_ORDER = 3
+"""Cubic splines between the native and the working in-plane grid: linear ones would take the texture's fine part away."""
+_BORDER = 8  # pixels kept around the head
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A scan in slices order on the working grid, uncropped.
+
+    images   contrast → (Z, H, W) float32, native units
+    seg      (Z, H, W) uint8 labels, 0 where there is no mask
+    spacing  mm along z, y, x
+    S        (Z, H, W) blend map of the lesion
+    head     (Z, H, W) bool foreground
+    normalisers  contrast → intensity scale, fitted over the head without the support
+    """
+
+    images: dict[str, np.ndarray]
+    seg: np.ndarray
+    spacing: tuple[float, float, float]
+    S: np.ndarray
+    head: np.ndarray
+    normalisers: dict[str, Normaliser]
+
+
+def on_grid(canonical: np.ndarray, spacing: Sequence[float], grid_mm: float, *, order: int) -> np.ndarray:
+    """Canonical (X, Y, Z) with its `spacing` (x, y, z) → slices order (Z, H, W), in-plane on the working grid."""
+    return in_plane(canonical.transpose(2, 1, 0), tuple(spacing)[::-1], grid_mm, order=order)
+
+
+def grid_spacing(spacing: Sequence[float], grid_mm: float) -> tuple[float, float, float]:
+    """(z, y, x) spacing of the working grid: in-plane that of the grid, or the native one where it is within 1 % and nothing is resampled."""
+    x, y, z = spacing
+    same = all(abs(step / grid_mm - 1) <= 0.01 for step in (x, y))
+    return (z, y, x) if same else (z, grid_mm, grid_mm)
+
+
+def scene_of(scan: Scan, geometry: Geometry) -> Scene:
+    """Raises ValueError where a contrast has one value only."""
+    native, grid = scan.spacing, geometry.grid_mm
+    images = {name: on_grid(volume.canonical(), native, grid, order=IMAGE_ORDER) for name, volume in scan.volumes.items()}
+    shape = next(iter(images.values())).shape
+    seg = np.zeros(shape, np.uint8) if scan.labels is None else np.ascontiguousarray(on_grid(scan.labels, native, grid, order=0))
+    spacing = grid_spacing(native, grid)
+    blend = blend_map(seg > 0, spacing, geometry)
+    head = foreground(list(images.values()))
+    support = blend > 0
+    normalisers = {name: fit_normaliser(image, head, exclude=support) for name, image in images.items()}
+    return Scene(images, seg, spacing, blend, head, normalisers)
+
+
+def record_of(scan: Scan, contrasts: Sequence[str], geometry: Geometry, inpaint: str) -> Record:
+    """Everything that is stored of a subject, cropped to its head and lesion. Raises ValueError as `scene_of` does."""
+    scene = scene_of(scan, geometry)
+    support = scene.S > 0
+    around = box_of(scene.head | support) or tuple(slice(0, n) for n in support.shape)
+    crop = grown_box(around, (0, _BORDER, _BORDER), support.shape)
+    origin = tuple(s.start for s in crop)
+    support, seg = support[crop], np.ascontiguousarray(scene.seg[crop])
+
+    image = np.zeros((support.shape[0], len(contrasts), *support.shape[1:]), np.float16)
+    present = np.array([name in scene.images for name in contrasts])
+    normalisation = np.full((len(contrasts), 2), np.nan)
+    for channel, name in enumerate(contrasts):
+        if name in scene.images:
+            normaliser = scene.normalisers[name]
+            image[:, channel] = np.clip(normaliser.apply(scene.images[name][crop]), -CLIP, CLIP)
+            normalisation[channel] = normaliser.center, normaliser.scale
+
+    index = np.flatnonzero(support)
+    # The windows are those of the uncropped grid, as at inference, where nothing is cropped.
+    windows = [Window(w.z - origin[0], w.y - origin[1], w.x - origin[2], w.side) for w in windows_of(scene.S > 0, geometry, geometry.grid_mm)]
+    attributes = {
+        "set": scan.set,
+        "label_scheme": scan.label_scheme,
+        "present": present,
+        "normalisation": normalisation,
+        "spacing": np.array(scene.spacing),
+        "origin": np.array(origin),
+        "full_shape": np.array(scene.S.shape),
+    }
+    return Record(
+        name=scan.name,
+        attributes=attributes,
+        image=image,
+        seg=seg,
+        foreground=np.ascontiguousarray(scene.head[crop]).view(np.uint8),
+        support_index=index.astype(np.int64),
+        support_blend=scene.S[crop].reshape(-1)[index],
+        support_inp=_filled(image, support, present, inpaint),
+        windows=as_table(windows, seg > 0),
+    )
+
+
+def _filled(image: np.ndarray, support: np.ndarray, present: np.ndarray, kind: str) -> np.ndarray:
+    """Inp(x, D) at the support's pixels, (n, C) float16, slice by slice in the order of the flattened index; 0 in an absent contrast."""
+    parts = [np.zeros((0, image.shape[1]), np.float16)]
+    for z in np.flatnonzero(support.any(axis=(1, 2))):
+        hole = support[z]
+        values = np.zeros((int(hole.sum()), image.shape[1]), np.float16)
+        values[:, present] = fill(kind, image[z][present].astype(np.float32), hole)[:, hole].T
+        parts.append(values)
+    return np.concatenate(parts)

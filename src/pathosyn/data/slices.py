@@ -1,0 +1,307 @@
+"""The training side of slices.h5: windows of one side length as a `LesionBatch`, drawn as a pure function of (seed, step).
+
+Uncompressed arrays are read through one memory map, without HDF5 in the way; the small compressed planes go through h5py.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import h5py
+import numpy as np
+
+from pathosyn.data import holes
+from pathosyn.data.store import Header, read_header
+from pathosyn.data.windows import Window, cut
+from pathosyn.errors import refuse
+
+if TYPE_CHECKING:
+    from pathosyn.types import LesionBatch
+
+_COLUMNS = ("subject", "z", "y", "x", "side", "lesion_pixels")
+ROW = np.dtype([(name, np.int32) for name in _COLUMNS])
+_SLICES = 8  # slices that are tried for one outline
+_Change = tuple[bool, np.ndarray, np.ndarray]
+
+
+@dataclass
+class _Subject:
+    """One subject's arrays in this process: views into the memory map, and two compressed datasets."""
+
+    planes: list[np.ndarray]  # z → (C, H, W) float16
+    index: np.ndarray
+    blend: np.ndarray
+    inp: np.ndarray
+    ends: np.ndarray  # the support's pixels of slice z stand at ends[z] … ends[z + 1]
+    seg: h5py.Dataset
+    head: h5py.Dataset
+
+    def support(self, z: int) -> tuple[np.ndarray, np.ndarray, slice]:
+        """Rows and columns of the support in slice z, and where its values stand."""
+        height, width = self.planes[0].shape[-2:]
+        where = slice(int(self.ends[z]), int(self.ends[z + 1]))
+        rows, columns = np.divmod(self.index[where] - z * height * width, width)
+        return rows, columns, where
+
+
+@dataclass(frozen=True)
+class _Sample:
+    x: np.ndarray  # (C, side, side) float32 like x_ph; m and S (side, side)
+    m: np.ndarray
+    S: np.ndarray
+    x_ph: np.ndarray
+    subject: int
+    z: int
+    healthy: bool
+
+
+class Slices:
+    """Lesion windows and healthy holes of one or more partitions of a slices file.
+
+    contrasts  the channels, in this order (all of the file's, unless fewer are asked for)
+    subjects   names; `present` (subjects, C) says which contrasts each has
+    windows    one row a lesion window: subject (its place in `subjects`), z, y, x, side, lesion_pixels
+    sides      side → number of windows
+
+    May be pickled and used in forked workers: files are opened by the process that reads.
+    """
+
+    def __init__(self, path: str | Path, partition: str | Sequence[str], *, contrasts: Sequence[str] | None = None) -> None:
+        """InputError where the file is not a finished slices file, the partition is empty, or a contrast is absent from all of it."""
+        self.path = Path(path)
+        self.header: Header = read_header(self.path)
+        self.partitions = (partition,) if isinstance(partition, str) else tuple(partition)
+        self.contrasts = tuple(contrasts) if contrasts is not None else self.header.contrasts
+        self.geometry = self.header.geometry
+        self._read_tables()
+        self.sides = {int(side): int(count) for side, count in zip(*np.unique(self.windows["side"], return_counts=True), strict=True)}
+        self._rows = {side: np.flatnonzero(self.windows["side"] == side) for side in self.sides}
+        self._opened: tuple[int, Any] = (0, None)
+
+    def _read_tables(self) -> None:
+        unknown = [name for name in self.contrasts if name not in self.header.contrasts]
+        if unknown:
+            raise refuse(
+                self.path,
+                found=f"no {', '.join(unknown)}",
+                expected=f"contrasts out of {', '.join(self.header.contrasts)}",
+                remedy="ask for fewer, or prepare data that has them",
+            )
+        self._channels = [self.header.contrasts.index(name) for name in self.contrasts]
+        self._all_channels = self.contrasts == self.header.contrasts
+        self.subjects: list[str] = []
+        self._full: list[tuple[int, int]] = []
+        self._origin: list[tuple[int, int]] = []
+        rows, present, depth = [], [], []
+        held: dict[str, int] = {}
+        with h5py.File(self.path, "r") as file:
+            for name, group in file["subjects"].items():
+                attributes = group.attrs
+                held[attributes["partition"]] = held.get(attributes["partition"], 0) + 1
+                if attributes["partition"] not in self.partitions:
+                    continue
+                table = group["windows"][()]
+                mine = np.empty(len(table), ROW)
+                mine["subject"] = len(self.subjects)
+                for column, key in enumerate(_COLUMNS[1:]):
+                    mine[key] = table[:, column]
+                rows.append(mine)
+                self.subjects.append(name)
+                present.append(attributes["present"][self._channels])
+                self._full.append((int(attributes["full_shape"][1]), int(attributes["full_shape"][2])))
+                self._origin.append((int(attributes["origin"][1]), int(attributes["origin"][2])))
+                depth.append(group["image"].shape[0])
+        if not self.subjects:
+            there = ", ".join(f"{count} {name}" for name, count in held.items()) or "none"
+            raise refuse(
+                self.path,
+                found=f"no subject in {' or '.join(self.partitions)} (there are: {there})",
+                expected="at least one",
+                remedy="prepare the data with another split",
+            )
+        self.present = np.array(present, bool)
+        if absent := [name for channel, name in enumerate(self.contrasts) if not self.present[:, channel].any()]:
+            raise refuse(
+                self.path,
+                found=f"no subject of {' or '.join(self.partitions)} with {', '.join(absent)}",
+                expected="each contrast in some subject",
+                remedy="ask for fewer contrasts",
+            )
+        self.windows = np.concatenate(rows)
+        self._slice_ends = np.cumsum(depth)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_opened": (0, None)}
+
+    def _subject(self, number: int) -> _Subject:
+        if self._opened[0] != os.getpid():
+            file = h5py.File(self.path, "r")
+            whole = np.memmap(self.path, np.uint8, mode="r")
+            self._opened = os.getpid(), lru_cache(maxsize=None)(lambda n: _opened_subject(file["subjects"][self.subjects[n]], whole))
+        return self._opened[1](number)
+
+    def _image(self, number: int, window: Window) -> np.ndarray:
+        """(C, side, side) float32."""
+        patch = cut(self._subject(number).planes[window.z], window)
+        return (patch if self._all_channels else patch[self._channels]).astype(np.float32)
+
+    def _marks(self, row: int) -> tuple[int, Window, np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Of one row of `windows`: the subject, the window, m and S (side, side), and the support's rows, columns and places in the stored arrays."""
+        number, z, y, x, side, _ = (int(v) for v in self.windows[row])
+        subject, window = self._subject(number), Window(z, y, x, side)
+        m = (cut(subject.seg[z], window, mode="zero") > 0).astype(np.float32)
+        rows, columns, where = subject.support(z)
+        rows, columns = rows - y, columns - x
+        inside = np.flatnonzero((rows >= 0) & (rows < side) & (columns >= 0) & (columns < side))
+        rows, columns = rows[inside], columns[inside]
+        blend = np.zeros((side, side), np.float32)
+        blend[rows, columns] = subject.blend[where][inside]
+        return number, window, m, blend, (rows, columns, inside + where.start)
+
+    def _lesion(self, row: int) -> _Sample:
+        number, window, m, blend, (rows, columns, where) = self._marks(row)
+        image = self._image(number, window)
+        target = image.copy()
+        filled = self._subject(number).inp[where]
+        target[:, rows, columns] = (filled if self._all_channels else filled[:, self._channels]).T
+        return _Sample(image, m, blend, target, number, window.z, False)
+
+    def lesion(self, indices: Sequence[int]) -> LesionBatch:
+        """The lesion windows with these row numbers of `windows`, all of one side. ValueError if their sides differ."""
+        if len(set(self.windows["side"][np.asarray(indices)].tolist())) != 1:
+            raise ValueError("a batch has windows of one side length")
+        return self._batch([self._lesion(int(row)) for row in indices])
+
+    def healthy(self, keys: Sequence[np.random.Generator], side: int) -> LesionBatch:
+        """Holes over healthy tissue, one a generator: the outline of a random lesion window of this side, turned and mirrored,
+        at a random place of a random slice.
+
+        A hole keeps off the slice's own lesion and lies on the head with `holes.ON_HEAD` of its pixels; places are tried first where lesions lie on other
+        heads, and such whose window shows no lesion.
+        """
+        return self._batch([self._hole(rng, side) for rng in keys])
+
+    def _hole(self, rng: np.random.Generator, side: int) -> _Sample:
+        choices = self._rows[side]
+        for attempt in range(16):
+            source, window, m, blend, _ = self._marks(int(choices[rng.integers(choices.size)]))
+            centre = holes.centre_of(window, blend, self._subject(source).planes[0].shape[-2:])
+            # Heads on which lesions of this size find no room get the same outline, smaller.
+            m, blend = holes.outline(rng, m, blend, step=1 if attempt < 4 else 2 ** (attempt // 2 - 1))
+            for _ in range(_SLICES):
+                flat = int(rng.integers(self._slice_ends[-1]))
+                number = int(np.searchsorted(self._slice_ends, flat, side="right"))
+                z = flat - (int(self._slice_ends[number - 1]) if number else 0)
+                head, own = self._ground(number, z)
+                where = self._origin[number], self._full[number]
+                found = holes.spot(rng, blend > 0, head, own, centre=centre, side=side, origin=where[0], full=where[1], lonely=attempt < 2)
+                if found is not None:
+                    return self._covered(number, Window(z, *found[:2], side), found[2:], m, blend)
+        raise refuse(
+            self.path, found="no place for a hole over healthy tissue", expected="some head around the lesions", remedy="add subjects, or slices without lesion"
+        )
+
+    def _ground(self, number: int, z: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """Foreground, and support of the slice's own lesion or None, (H, W) bool."""
+        subject = self._subject(number)
+        head = subject.head[z].view(bool)
+        rows, columns, _ = subject.support(z)
+        if not rows.size:
+            return head, None
+        own = np.zeros(head.shape, bool)
+        own[rows, columns] = True
+        return head, own
+
+    def _covered(self, number: int, window: Window, corner: tuple[int, int], m: np.ndarray, blend: np.ndarray) -> _Sample:
+        image = self._image(number, window)
+        mask, soft = np.zeros((2, window.side, window.side), np.float32)
+        under = slice(corner[0], corner[0] + m.shape[0]), slice(corner[1], corner[1] + m.shape[1])
+        mask[under], soft[under] = m, blend
+        return _Sample(image, mask, soft, image, number, window.z, True)
+
+    def batch_size(self, side: int, batch_pixels: int, world_size: int = 1) -> int:
+        """Windows a step: as many as `batch_pixels` holds, one at the least, rounded up to a multiple of `world_size`."""
+        return -(-max(1, batch_pixels // side**2) // world_size) * world_size
+
+    def draw(self, step: int, *, seed: int, batch_pixels: int, healthy: float, world_size: int = 1) -> LesionBatch:
+        """The batch of a training step, the same for the same arguments in whatever process and order.
+
+        A side is chosen so that every window is as likely as every other, then windows uniformly; each sample is a healthy hole with probability `healthy`.
+        Left-right mirrored half of the time; per contrast x · U(.9, 1.1) + U(-.1, .1). InputError where there is no lesion window.
+        """
+        if not self.sides:
+            raise refuse(
+                self.path,
+                found=f"no lesion window in {' or '.join(self.partitions)}",
+                expected="subjects with a lesion mask",
+                remedy="prepare data that has masks",
+            )
+        rng = np.random.default_rng([seed, step])
+        sides = list(self.sides)
+        sizes = np.array([self.batch_size(side, batch_pixels, world_size) for side in sides])
+        weight = np.array(list(self.sides.values())) / sizes
+        choice = int(rng.choice(len(sides), p=weight / weight.sum()))
+        side, size = sides[choice], int(sizes[choice])
+        rows = rng.choice(self._rows[side], size)
+        drawn = rng.random(size) < healthy
+        samples, changes = [], []
+        for i, (row, hole) in enumerate(zip(rows, drawn, strict=True)):
+            own = np.random.default_rng([seed, step, i])
+            changes.append((bool(own.integers(2)), own.uniform(0.9, 1.1, len(self.contrasts)), own.uniform(-0.1, 0.1, len(self.contrasts))))
+            samples.append(self._hole(own, side) if hole else self._lesion(int(row)))
+        return self._batch(samples, changes)
+
+    def _batch(self, samples: Sequence[_Sample], changes: Sequence[_Change] | None = None) -> LesionBatch:
+        """Samples of one side as tensors, each changed by (mirrored left to right?, gain, offset); a contrast that is absent stays 0."""
+        import torch
+
+        from pathosyn.types import LesionBatch
+
+        count, side = len(samples), samples[0].m.shape[-1]
+        x, target = torch.empty(2, count, len(self.contrasts), side, side)
+        m, blend = torch.empty(2, count, 1, side, side)
+        for i, sample in enumerate(samples):
+            mirrored, gain, offset = changes[i] if changes is not None else (False, np.ones(len(self.contrasts)), np.zeros(len(self.contrasts)))
+            order = slice(None, None, -1 if mirrored else 1)
+            gain, offset = gain.astype(np.float32)[:, None, None], (offset * self.present[sample.subject]).astype(np.float32)[:, None, None]
+            for image, slot in ((sample.x, x[i].numpy()), (sample.x_ph, target[i].numpy())):
+                np.multiply(image[..., order], gain, out=slot)
+                slot += offset
+            m[i].numpy()[0], blend[i].numpy()[0] = sample.m[:, order], sample.S[:, order]
+        numbers = [sample.subject for sample in samples]
+        return LesionBatch(
+            x=x,
+            m=m,
+            S=blend,
+            x_ph=target,
+            present=torch.from_numpy(self.present[numbers]),
+            healthy=torch.tensor([sample.healthy for sample in samples]),
+            subject=[self.subjects[n] for n in numbers],
+            z=[sample.z for sample in samples],
+        )
+
+
+def _opened_subject(group: h5py.Group, whole: np.memmap) -> _Subject:
+    image = group["image"]
+    offsets = np.empty(image.shape[0], np.int64)
+    chunks: list[Any] = []
+    image.id.chunk_iter(chunks.append)
+    for chunk in chunks:
+        offsets[chunk.chunk_offset[0]] = chunk.byte_offset
+    shape = image.shape[1:]
+    planes = [np.ndarray(shape, image.dtype, whole, int(offset)) for offset in offsets]
+    index, blend, inp = (_flat(group[name], whole) for name in ("support_index", "support_blend", "support_inp"))
+    ends = np.searchsorted(index, np.arange(len(planes) + 1) * (shape[-2] * shape[-1]))
+    return _Subject(planes, index, blend, inp, ends, group["seg"], group["foreground"])
+
+
+def _flat(dataset: h5py.Dataset, whole: np.memmap) -> np.ndarray:
+    """A contiguous dataset as a view into the file."""
+    if not dataset.size:
+        return dataset[()]
+    return np.ndarray(dataset.shape, dataset.dtype, whole, dataset.id.get_offset())

@@ -1,0 +1,104 @@
+"""A diseased image is a substrate plus a deviation: Eqs. 1, 4, 5, 11, 14 and the composition of `default` (docs/method.md).
+
+Everything here is arithmetic on arrays of equal shape (singleton channels broadcast), so it serves tensors in training and NumPy arrays
+on whole volumes alike. Only `smooth`, a convolution, needs torch.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, TypeVar
+
+from pathosyn.types import Array, Image, Mask, Soft
+
+A = TypeVar("A", bound=Array)
+
+
+def add(x_sub: Image, r: Image) -> Image:
+    """Eq. 1: x = x_sub + r."""
+    return x_sub + r
+
+
+def deviation(x: Image, x_sub: Image, support: Mask) -> Image:
+    """Eq. 4: r_0 = (x - x_sub) ⊙ support; `support` is m in `paper`, D in `default`."""
+    return (x - x_sub) * support
+
+
+def saturate(r: Image, *, delta: float) -> Image:
+    """Eq. 5: δ tanh(r/δ), element-wise, δ > 0 in the units of r. |result| < δ."""
+    if delta <= 0:
+        raise ValueError(f"delta must be positive, got {delta}")
+    return delta * _tanh(r / delta)
+
+
+def unsaturate(r: Image, *, delta: float) -> Image:
+    """The inverse of Eq. 5, δ atanh(r/δ), with |r| held at (1 - 1e-6) δ, where atanh is still finite."""
+    if delta <= 0:
+        raise ValueError(f"delta must be positive, got {delta}")
+    bound = 1.0 - 1e-6
+    u = (r / delta).clip(-bound, bound)
+    return 0.5 * delta * _log((1.0 + u) / (1.0 - u))
+
+
+def smooth(m: Mask, *, sigma: float) -> Soft:
+    """The printed S: a Gaussian of σ pixels cut at 4σ and normalised, applied to the mask, which is taken as 0 beyond the image."""
+    import torch
+    from torch.nn.functional import conv2d
+
+    radius = max(1, math.ceil(4 * sigma))
+    offsets = torch.arange(-radius, radius + 1, dtype=m.dtype, device=m.device)
+    kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
+    kernel = kernel / kernel.sum()
+    rows = conv2d(m, kernel.view(1, 1, -1, 1), padding=(radius, 0))
+    return conv2d(rows, kernel.view(1, 1, 1, -1), padding=(0, radius)).clip(0.0, 1.0)
+
+
+def feather(distance: A, *, grow_mm: float, feather_mm: float) -> A:
+    """S of `default` as a profile of the distance to the lesion, mm: 1 up to `grow_mm`, then the cubic smoothstep down to exactly 0
+    at `grow_mm + feather_mm`. Both ends have slope 0, so neither edge of the band is a seam."""
+    u = ((grow_mm + feather_mm - distance) / feather_mm).clip(0.0, 1.0)
+    return u * u * (3.0 - 2.0 * u)
+
+
+def ring(G: Soft) -> Soft:  # noqa: N803 - the paper's letter
+    """Eq. 11: w_ring = 4 S (1 - S), 1 where S = ½ and 0 inside and outside. `default` passes G_σ∗m, since its own S is 1 on the rim."""
+    return 4.0 * G * (1.0 - G)
+
+
+def heal(x: Image, x_sub: Image, S: Soft) -> Image:  # noqa: N803
+    """x_h = x + S ⊙ (x_sub - x): the scan with the lesion under S taken out (DESIGN §3)."""
+    return x + S * (x_sub - x)
+
+
+def recompose(
+    x: Image,
+    x_sub: Image,
+    r: Image,
+    S: Soft,  # noqa: N803
+    *,
+    severity: float = 1.0,
+    kind: Literal["preserve", "paper"] = "preserve",
+) -> Image:
+    """The seam: put the deviation into the image.
+
+    preserve: x̂ = x + s S ⊙ (x_sub + r - x), with x the scan without lesion. s = 0 gives x, s = 1 with the true r gives the diseased
+    image on all of S = 1, and where S = 0 nothing changes.
+    paper, Eq. 14: x̂ = x_sub + s S ⊙ r. The background is x_sub.
+    """
+    if severity < 0:
+        raise ValueError(f"severity must be at least 0, got {severity}")
+    if kind == "paper":
+        return x_sub + severity * S * r
+    return x + severity * S * (x_sub + r - x)
+
+
+def _tanh(values: A) -> A:
+    import numpy as np
+
+    return np.tanh(values) if isinstance(values, np.ndarray) else values.tanh()
+
+
+def _log(values: A) -> A:
+    import numpy as np
+
+    return np.log(values) if isinstance(values, np.ndarray) else values.log()

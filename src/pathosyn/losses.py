@@ -1,0 +1,69 @@
+"""Eqs. 3, 9, 13 and 15.
+
+The print sums over pixels. Here each term is a mean over its own support, a sample at a time, then over the batch: a sum would make the λ's
+scale with the lesion's area and let small lesions vanish (DESIGN §3, 8). `weight` (B,) scales a sample's share where a time t would dominate.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from pathosyn.types import Float, Image, Mask, Soft
+
+Weight = Float[Tensor, "B"]
+
+
+def masked_mean(error: Image, support: Image | Mask, weight: Weight | None = None) -> Tensor:
+    """Σ(support · error) / Σ support for each sample, times `weight`, averaged over the samples that have any support; 0 if none has.
+
+    `support` may be soft and broadcasts over contrasts; give it as (B, C, H, W), 0 on a missing contrast, to leave that contrast out."""
+    support = support.expand_as(error)
+    mass = support.sum(dim=(1, 2, 3))
+    per_sample = (support * error).sum(dim=(1, 2, 3)) / mass.clamp(min=1e-12)
+    if weight is not None:
+        per_sample = per_sample * weight
+    counted = mass > 0
+    return per_sample.where(counted, per_sample.new_zeros(())).sum() / counted.sum().clamp(min=1)
+
+
+def substrate_loss(x_sub: Image, x: Image, x_ph: Image, inside: Image | Mask, outside: Image | Mask, *, lam_out: float, lam_in: float) -> Tensor:
+    """Eq. 3: λ_out ‖(x_sub - x) ⊙ m̄‖² + λ_in ‖(x_sub - x_ph) ⊙ m‖². x_ph is Inp(x, m), or the truth where the hole is over healthy tissue."""
+    return lam_out * masked_mean((x_sub - x) ** 2, outside) + lam_in * masked_mean((x_sub - x_ph) ** 2, inside)
+
+
+def diffusion_loss(target: Image, output: Image, support: Image | Mask) -> Tensor:
+    """Eq. 9, on the support as in Alg. 1: what lies outside is noise that no network can know."""
+    return masked_mean((target - output) ** 2, support)
+
+
+def deviation_loss(
+    r0_hat: Image,
+    r0: Image,
+    support: Image | Mask,
+    w_ring: Image | Soft,
+    outside: Image | Mask,
+    *,
+    lam_pat: float,
+    lam_ring: float,
+    lam_leak: float,
+    weight: Weight | None = None,
+) -> dict[str, Tensor]:
+    """Eq. 13 term by term, L1: `pat` on the support, `ring` by w_ring (Eq. 11), `leak` of the unprojected estimate outside m; `dev` is their λ-sum."""
+    error = (r0_hat - r0).abs()
+    terms = {
+        "pat": masked_mean(error, support, weight),
+        "ring": masked_mean(error, w_ring, weight),
+        "leak": masked_mean(r0_hat.abs(), outside, weight),
+    }
+    terms["dev"] = lam_pat * terms["pat"] + lam_ring * terms["ring"] + lam_leak * terms["leak"]
+    return terms
+
+
+def synthesis_loss(x_hat: Image, x: Image, S: Image | Soft, weight: Weight | None = None) -> Tensor:  # noqa: N803 - the paper's letter
+    """L_syn = ‖(x̂ - x) ⊙ S‖₁, the text below Eq. 14."""
+    return masked_mean((x_hat - x).abs(), S, weight)
+
+
+def total_loss(*, sub: Tensor | float, diff: Tensor, dev: Tensor, syn: Tensor, lam_diff: float, lam_dev: float, lam_syn: float) -> Tensor:
+    """Eq. 15: L = L_sub + λ_diff L_diff + λ_dev L_dev + λ_syn L_syn."""
+    return sub + lam_diff * diff + lam_dev * dev + lam_syn * syn

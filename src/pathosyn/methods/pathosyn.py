@@ -1,0 +1,240 @@
+"""PathoSyn: Alg. 1 (losses) and Alg. 2 (draw) on windows, for both columns of DESIGN §3.
+
+    substrate   f = f_sub(x ⊙ (1 - D), 1 - D)
+    deviation   r_0 = (x - f) ⊙ D, in units of its RMS
+    denoiser    eps_theta([r_t, what surrounds it, m, S, which contrasts], t)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pathosyn import decomposition, diffusion, losses, rng
+from pathosyn.config import Config
+from pathosyn.methods import Stage
+from pathosyn.networks import DeviationNetwork, substrate_network
+from pathosyn.types import Controls, Image, LesionBatch, Mask, Soft, Synthesis, Times
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What Alg. 1 and 2 need of a batch, under one composition. `known` is 1 on contrasts that the subject has (B, C, 1, 1)."""
+
+    support: Mask
+    S: Soft
+    G: Soft
+    known: Image
+
+
+class PathoSyn(nn.Module):
+    """f_sub, eps_theta and the statistics of r_0 (buffers: `r_scale`, `r_max`, both (C,))."""
+
+    r_scale: Tensor
+    r_max: Tensor
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        contrasts, method = len(config.contrasts), config.method
+        if method.prediction == "eps" and method.zero_terminal_snr:
+            raise ValueError("prediction='eps' cannot start at zero SNR, where r_T holds no r_0: set zero_terminal_snr=False")
+        self.sub = substrate_network(contrasts, config.networks.sub)
+        self.eps = DeviationNetwork(contrasts, 2 * contrasts + 2, config.networks.eps, config.networks.blocks)
+        self.register_buffer("r_scale", torch.ones(contrasts))
+        self.register_buffer("r_max", torch.zeros(contrasts))
+        self.schedule = diffusion.linear_schedule(
+            method.timesteps, start=method.beta_start, end=method.beta_end, zero_terminal_snr=method.zero_terminal_snr
+        )
+
+    @property
+    def stages(self) -> Sequence[Stage]:
+        """Joint: one stage on lesion windows (Alg. 1). Staged: f_sub on healthy holes, lesion windows fading out over the warm-up; then eps_theta."""
+        method, share = self.config.method, self.config.train.substrate_share
+        if method.joint:
+            # Without healthy holes (warmup = 1, as printed) Eq. 3 has only the Inp target.
+            holes = 0.0 if method.warmup >= 1 else 0.5
+            return (Stage("joint", ("both",), 1.0, lambda _: holes),)
+        return (
+            Stage("substrate", ("sub",), share, lambda progress: 1.0 - 0.5 * max(0.0, 1.0 - progress / max(method.warmup, 1e-9))),
+            Stage("deviation", ("eps",), 1.0 - share, lambda _: 0.0),
+        )
+
+    def modules_of(self, player: str) -> Sequence[nn.Module]:
+        """`sub`, `eps` or `both`."""
+        return {"sub": (self.sub,), "eps": (self.eps,), "both": (self.sub, self.eps)}[player]
+
+    # -- the pieces -----------------------------------------------------------------------------------------------------------------
+
+    def parts(self, batch: LesionBatch) -> Parts:
+        """Support, blend map and ring base: (D, S, G) in `default`, (m, G_σ∗m, G_σ∗m) in `paper`."""
+        G = decomposition.smooth(batch.m, sigma=self.config.method.sigma_px)  # noqa: N806
+        known = batch.present[:, :, None, None].to(batch.x.dtype)
+        if self.config.method.composition == "paper":
+            return Parts(batch.m, G, G, known)
+        return Parts(batch.D, batch.S, G, known)
+
+    def substrate(self, x: Image, hidden: Mask, known: Image) -> Image:
+        """f_sub(x ⊙ (1 - hidden), 1 - hidden): nothing of x under `hidden` reaches the network. Missing contrasts come out as 0."""
+        visible = 1.0 - hidden
+        flags = known.expand(-1, -1, *x.shape[2:])
+        return self.sub(torch.cat([torch.where(hidden > 0, 0.0, x), visible, flags], dim=1)).float() * known
+
+    def condition(self, x: Image, x_sub: Image, m: Mask, parts: Parts) -> Image:
+        """What eps_theta sees beside r_t. paper: x_sub and m. default: x_sub inside D with the scan itself around it, whose noise and sharpness
+        the lesion must share, m and S. Both: which contrasts are there."""
+        flags = parts.known.expand(-1, -1, *x.shape[2:])
+        if self.config.method.composition == "paper":
+            return torch.cat([x_sub, m, torch.zeros_like(m), flags], dim=1)
+        around = torch.where(parts.support > 0, x_sub, x * parts.known)
+        return torch.cat([around, m, parts.S, flags], dim=1)
+
+    def to_scaled(self, r: Image) -> Image:
+        """Normalised units → the units of the diffusion: Eq. 5 where asked for, then division by the RMS on the support."""
+        delta = self.config.method.tanh_delta
+        return (decomposition.saturate(r, delta=delta) if delta else r) / self.r_scale.view(1, -1, 1, 1)
+
+    def from_scaled(self, r: Image) -> Image:
+        """The inverse of `to_scaled`, except that Eq. 5 is not undone: the print never does (DESIGN §3, 7)."""
+        return r * self.r_scale.view(1, -1, 1, 1)
+
+    # -- training -------------------------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def begin(self, stage: str, batches: Iterable[LesionBatch]) -> dict[str, Any]:
+        """Before eps_theta learns: RMS and extreme of r_0 on the support, per contrast. In joint training f_sub still moves, so r_0's scale
+        is taken against 0-mean windows only if `scale_residual` asks for it, from the untrained f_sub's Inp target."""
+        method = self.config.method
+        if stage == "substrate" or not (method.scale_residual or method.clamp_quantile):
+            return {}
+        values: list[list[Tensor]] = [[] for _ in self.config.contrasts]
+        for batch in batches:
+            parts = self.parts(batch)
+            # Joint training has no f_sub yet: the fixed Inp stands in for it, so that the scale does not drift under the denoiser.
+            x_sub = batch.x_ph if stage == "joint" else self.substrate(batch.x, parts.support, parts.known)
+            r = decomposition.deviation(batch.x, x_sub, parts.support)
+            for c in range(r.shape[1]):
+                inside = (parts.support[:, 0] > 0) & batch.present[:, c, None, None]
+                values[c].append(r[:, c][inside].float().cpu())
+        for c, parts_of_c in enumerate(values):
+            r_c = torch.cat(parts_of_c)
+            if not len(r_c):
+                continue
+            if method.scale_residual:
+                self.r_scale[c] = r_c.square().mean().sqrt()
+            if method.clamp_quantile:
+                self.r_max[c] = _quantile(r_c.abs(), method.clamp_quantile) / self.r_scale[c]
+        return {"r_scale": self.r_scale.tolist(), "r_max": self.r_max.tolist()}
+
+    def losses(self, batch: LesionBatch, *, player: str, rng: Sequence[torch.Generator]) -> dict[str, Tensor]:
+        """Alg. 1 on one batch. `sub`: Eq. 3. `eps`: Eqs. 9 and 13 with f_sub fixed. `both`: Eq. 15."""
+        parts = self.parts(batch)
+        # Staged: f_sub is frozen, and a gradient through r_0 could only teach it to copy the lesion.
+        with torch.set_grad_enabled(player != "eps" and torch.is_grad_enabled()):
+            x_sub = self.substrate(batch.x, parts.support, parts.known)
+        lam = self.config.method.weights
+        terms: dict[str, Tensor] = {}
+        if player != "eps":
+            terms["sub"] = losses.substrate_loss(
+                x_sub,
+                batch.x,
+                batch.x_ph,
+                parts.support * parts.known,
+                (1.0 - parts.support) * parts.known,
+                lam_out=lam.out,
+                lam_in=lam.inside,
+            )
+            terms["loss"] = terms["sub"]
+        if player != "sub":
+            terms |= self._deviation_terms(batch, parts, x_sub, rng)
+            terms["loss"] = losses.total_loss(
+                sub=terms.get("sub", 0.0),
+                diff=terms["diff"],
+                dev=terms["dev"],
+                syn=terms["syn"],
+                lam_diff=lam.diff,
+                lam_dev=lam.dev,
+                lam_syn=lam.syn,
+            )
+        return terms
+
+    def _deviation_terms(self, batch: LesionBatch, parts: Parts, x_sub: Image, streams: Sequence[torch.Generator]) -> dict[str, Tensor]:
+        method, lam = self.config.method, self.config.method.weights
+        device, shape = batch.x.device, tuple(batch.x.shape[1:])
+        t = rng.integers(streams, 1, self.schedule.T).to(device)
+        eps = rng.normal(streams, shape).to(device)
+        # A healthy hole has no lesion to learn from.
+        where = parts.support * parts.known * (~batch.healthy).to(batch.x.dtype)[:, None, None, None]
+        r0 = self.to_scaled(decomposition.deviation(batch.x, x_sub, where))
+        r_t = diffusion.diffuse(r0, t, eps, parts.support, self.schedule)
+        output = self.eps(r_t, self.condition(batch.x, x_sub, batch.m, parts), t).float()
+        wanted = diffusion.target(r0, eps, t, self.schedule, prediction=method.prediction)
+        r0_hat = diffusion.predict_r0(r_t, output, t, self.schedule, prediction=method.prediction)
+        weight = self._time_weight(t)
+        band = decomposition.ring(parts.G) * (parts.known if method.composition == "paper" else where)
+        terms = losses.deviation_loss(
+            r0_hat,
+            r0,
+            where,
+            band,
+            (1.0 - parts.support) * parts.known,
+            lam_pat=lam.pat,
+            lam_ring=lam.ring,
+            lam_leak=lam.leak,
+            weight=weight,
+        )
+        x_hat = decomposition.recompose(batch.x, x_sub, self.from_scaled(r0_hat * parts.support), parts.S, kind=method.composition)
+        terms["diff"] = losses.diffusion_loss(wanted, output, where)
+        terms["syn"] = losses.synthesis_loss(x_hat, batch.x, parts.S * where, weight)
+        with torch.no_grad():
+            terms["std_r0"] = (losses.masked_mean((r0 * self.r_scale.view(1, -1, 1, 1)) ** 2, where)).sqrt()
+        return terms
+
+    def _time_weight(self, t: Times) -> Tensor | None:
+        """√ᾱ_t for ε-prediction in `default`: 1/√ᾱ_t in Eq. 12 would let t > 750 make up most of L_dev (DESIGN §3, 6)."""
+        if self.config.method.composition == "paper" or self.config.method.prediction != "eps":
+            return None
+        return diffusion.at(self.schedule.alpha_bar, t).flatten().sqrt().float()
+
+    # -- synthesis ------------------------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def draw(self, batch: LesionBatch, x_sub: Image, noise: Callable[[int], Image], *, steps: int | None = None) -> Image:
+        """Alg. 2, step 2: a deviation in normalised units, 0 outside the support. `batch.x` is the scan without lesion; `noise(k)` is (B, C, H, W)."""
+        method = self.config.method
+        parts = self.parts(batch)
+        condition = self.condition(batch.x, x_sub, batch.m, parts)
+        times = diffusion.sampling_times(self.schedule.T, steps or method.steps, spacing=method.spacing)
+
+        def denoise(r: Image, t: Times) -> Image:
+            output = self.eps(r, condition, t).float()
+            return diffusion.predict_r0(r, output, t, self.schedule, prediction=method.prediction) * parts.known
+
+        clamp = self.r_max.view(1, -1, 1, 1) if method.clamp_quantile else None
+        r = diffusion.sample_deviation(
+            denoise, lambda k: noise(k) * parts.known, parts.support, self.schedule, times, solver=method.solver, eta=method.eta, clamp=clamp
+        )
+        return self.from_scaled(r)
+
+    @torch.no_grad()
+    def synthesize(self, batch: LesionBatch, *, controls: Controls, steps: int | None = None) -> Synthesis:
+        """Draw one lesion a window on `batch.x`, which holds either a lesion (never seen by f_sub) or healthy tissue. Noise is keyed by
+        (seed, subject, z), so a window draws the same lesion in any batch."""
+        parts = self.parts(batch)
+        x_sub = self.substrate(batch.x, parts.support, parts.known)
+        streams = [rng.generator(controls.seed, s, z) for s, z in zip(batch.subject, batch.z, strict=True)]
+        shape = tuple(batch.x.shape[1:])
+        r = self.draw(batch, x_sub, lambda _: rng.normal(streams, shape).to(batch.x.device), steps=steps)
+        x_h = decomposition.heal(batch.x, x_sub, batch.S)
+        base = x_h if self.config.method.composition == "preserve" else batch.x
+        x_hat = decomposition.recompose(base, x_sub, r, parts.S, severity=controls.severity, kind=self.config.method.composition)
+        return Synthesis(x_hat=x_hat * parts.known, x_sub=x_sub, r=r, S=parts.S, m=batch.m, seeds=[controls.seed] * len(batch))
+
+
+def _quantile(values: Tensor, q: float) -> Tensor:
+    """torch.quantile refuses more than 2^24 values."""
+    return values.kthvalue(max(1, min(len(values), round(q * len(values))))).values

@@ -1,0 +1,122 @@
+"""What a run shows of itself: loss terms on validation windows, how well f_sub fills healthy holes, and previews."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pathosyn import figures, rng
+from pathosyn.decomposition import heal
+from pathosyn.types import Controls, LesionBatch
+
+if TYPE_CHECKING:
+    from pathosyn.data.slices import Slices
+    from pathosyn.methods.pathosyn import PathoSyn
+
+WINDOWS = 48
+CHUNK = 65536 * 2
+
+
+def evenly(slices: Slices, limit: int, *, batch_pixels: int = CHUNK) -> Iterator[LesionBatch]:
+    """At most `limit` lesion windows spread evenly over the table, in batches of one side."""
+    table = slices.windows
+    rows = np.unique(np.linspace(0, len(table) - 1, min(limit, len(table))).round().astype(int)) if len(table) else []
+    by_side: dict[int, list[int]] = defaultdict(list)
+    for row in rows:
+        by_side[int(table["side"][row])].append(int(row))
+    for side, members in sorted(by_side.items()):
+        size = max(1, batch_pixels // side**2)
+        for start in range(0, len(members), size):
+            yield slices.lesion(members[start : start + size])
+
+
+def holes(slices: Slices, count: int, *, batch_pixels: int = CHUNK) -> Iterator[LesionBatch]:
+    """`count` healthy holes, the same ones at each call, in batches of one side with the sides in proportion to the lesions'."""
+    total = sum(slices.sides.values())
+    made = 0
+    for side, windows in sorted(slices.sides.items()):
+        share = max(1, round(count * windows / total))
+        size = max(1, batch_pixels // side**2)
+        for start in range(0, share, size):
+            keys = [np.random.default_rng([made + i]) for i in range(min(size, share - start))]
+            made += len(keys)
+            yield slices.healthy(keys, side)
+
+
+def psnr_inside(estimate: Tensor, truth: Tensor, inside: Tensor) -> list[float]:
+    """Peak signal-to-noise ratio, dB, on `inside` for each sample and contrast that has any. The peak is the range of the truth's window
+    between its 0.5 and 99.5 percentiles."""
+    values = []
+    for b, c in np.ndindex(*truth.shape[:2]):
+        where = inside[b, min(c, inside.shape[1] - 1)] > 0
+        if not where.any():
+            continue
+        window = truth[b, c].flatten()
+        peak = torch.quantile(window, 0.995) - torch.quantile(window, 0.005)
+        mse = (estimate[b, c] - truth[b, c])[where].square().mean().clamp(min=1e-12)
+        if peak > 0:
+            values.append(float(10 * torch.log10(peak**2 / mse)))
+    return values
+
+
+@torch.no_grad()
+def validate(method: PathoSyn, slices: Slices, *, player: str, device: torch.device) -> dict[str, float]:
+    """Mean loss terms on lesion windows with fixed noise; PSNR inside healthy holes of f_sub and of Inp (`psnr_inp`), side by side."""
+    from pathosyn.data.inpaint import inpaint
+
+    terms: dict[str, list[float]] = defaultdict(list)
+    for batch in evenly(slices, WINDOWS):
+        streams = [rng.generator("validation", s, z) for s, z in zip(batch.subject, batch.z, strict=True)]
+        for name, value in method.losses(batch.to(device), player=player, rng=streams).items():
+            terms[name] += [float(value)] * len(batch)
+    for batch in holes(slices, WINDOWS // 2):
+        batch = batch.to(device)
+        known = batch.present[:, :, None, None].to(batch.x.dtype)
+        inside = batch.D * known
+        terms["psnr_sub"] += psnr_inside(method.substrate(batch.x, batch.D, known), batch.x, inside)
+        filled = [inpaint(method.config.method.inpaint, x.cpu().numpy(), d[0].cpu().numpy() > 0) for x, d in zip(batch.x, batch.D, strict=True)]
+        terms["psnr_inp"] += psnr_inside(torch.from_numpy(np.stack(filled)).to(device), batch.x, inside)
+    return {name: float(np.mean(values)) for name, values in terms.items()}
+
+
+@torch.no_grad()
+def preview(method: PathoSyn, slices: Slices, path: Path, *, device: torch.device, windows: int = 6, steps: int | None = None) -> None:
+    """PNG: for a few lesion windows and each contrast, the scan, the healed scan, two draws and the difference of the first to the scan."""
+    rows, labels = [], []
+    for batch in _middling(slices, windows):
+        batch = batch.to(device)
+        draws = [method.synthesize(batch, controls=Controls(seed=seed), steps=steps) for seed in (0, 1)]
+        healed = heal(batch.x, draws[0].x_sub, batch.S)
+        for b in range(len(batch)):
+            mask = batch.m[b, 0].cpu().numpy() > 0
+            for c, contrast in enumerate(method.config.contrasts):
+                if not bool(batch.present[b, c]):
+                    continue
+                x, h, d0, d1 = (v[b, c].float().cpu().numpy() for v in (batch.x, healed, draws[0].x_hat, draws[1].x_hat))
+                low, high = figures.window_limits(x)
+                shown = [figures.grey(v, low, high) for v in (x, h, d0, d1)]
+                rows.append([figures.outline(shown[0], mask), *shown, figures.signed(d0 - x, high - low)])
+                labels.append(f"{batch.subject[b][:18]} z{batch.z[b]} {contrast}")
+    if rows:
+        side = max(row[0].shape[0] for row in rows)
+        rows = [[_pad(tile, side) for tile in row] for row in rows]
+        figures.mosaic(rows, path, columns=("scan, mask", "scan", "healed", "draw 1", "draw 2", "draw 1 - scan"), labels=labels)
+
+
+def _middling(slices: Slices, windows: int) -> Iterator[LesionBatch]:
+    """Middle-sized lesions tell most: skip the smallest and the largest quarter by lesion pixels."""
+    order = np.argsort(slices.windows["lesion_pixels"], kind="stable")
+    middle = order[len(order) // 4 : max(len(order) // 4 + 1, 3 * len(order) // 4)]
+    for row in sorted(np.unique(middle[np.linspace(0, len(middle) - 1, min(windows, len(middle))).round().astype(int)])) if len(middle) else []:
+        yield slices.lesion([int(row)])
+
+
+def _pad(tile: figures.Rgb, side: int) -> figures.Rgb:
+    missing = side - tile.shape[0]
+    return np.pad(tile, ((0, missing), (0, missing), (0, 0)), constant_values=255)

@@ -1,0 +1,69 @@
+"""The two networks, from MONAI's blocks: f_sub and eps_theta (paper III-D a).
+
+f_sub is MONAI's `BasicUNet`: symmetric, four down-sampling stages, skips. eps_theta is MONAI's `DiffusionModelUNet`: residual blocks with group
+norm and the sinusoidal time embedding in each, self-attention at its lowest resolution (16×16 for a window of 128 with four levels). Its blocks
+are not a Wide-ResNet to the letter: they have no dropout and take their width from the list of widths, not from one widening factor.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from pathosyn.types import Image
+
+GROUPS = 8
+
+
+def substrate_network(contrasts: int, widths: tuple[int, ...]) -> nn.Module:
+    """f_sub: (B, 2C + 1, H, W) → (B, C, H, W). H and W are multiples of 16; `widths` are the stem's and the four stages', multiples of 8."""
+    from monai.networks.nets.basic_unet import BasicUNet
+
+    _check_widths("networks.sub", widths, length=5)
+    return BasicUNet(
+        spatial_dims=2,
+        in_channels=2 * contrasts + 1,
+        out_channels=contrasts,
+        features=(*widths, widths[0]),
+        act=("leakyrelu", {"negative_slope": 0.1, "inplace": True}),
+        # Instance norm would erase the absolute intensity that an inpainter must carry into the hole.
+        norm=("group", {"num_groups": GROUPS}),
+    )
+
+
+class DeviationNetwork(nn.Module):
+    """eps_theta(r_t, condition, t): the network output in the chosen parametrisation, (B, C, H, W). H, W multiples of 2^(levels-1)."""
+
+    def __init__(self, contrasts: int, condition: int, widths: tuple[int, ...], blocks: int) -> None:
+        super().__init__()
+        from monai.networks.nets.diffusion_model_unet import DiffusionModelUNet
+
+        _check_widths("networks.eps", widths)
+        self.net = DiffusionModelUNet(
+            spatial_dims=2,
+            in_channels=contrasts + condition,
+            out_channels=contrasts,
+            channels=widths,
+            attention_levels=[False] * (len(widths) - 1) + [True],
+            num_res_blocks=blocks,
+            num_head_channels=math.gcd(32, widths[-1]),
+            norm_num_groups=GROUPS,
+        )
+
+    def forward(self, r_t: Image, condition: Image, t: Tensor) -> Image:
+        """t is (B,), 1…T; MONAI embeds it sinusoidally."""
+        return self.net(torch.cat([r_t, condition], dim=1), t)
+
+
+def _check_widths(name: str, widths: tuple[int, ...], *, length: int | None = None) -> None:
+    if length is not None and len(widths) != length:
+        raise ValueError(f"{name} needs {length} widths, got {widths}")
+    if any(width % GROUPS for width in widths):
+        raise ValueError(f"{name}: every width must be a multiple of {GROUPS}, got {widths}")
+
+
+def parameter_count(module: nn.Module) -> int:
+    """Number of weights."""
+    return sum(p.numel() for p in module.parameters())

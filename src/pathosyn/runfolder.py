@@ -1,0 +1,124 @@
+"""A run on disk: config.json, environment.json, metrics.csv, previews/, state.pt (to resume) and weights.safetensors (to use).
+
+Every write is beside-then-rename, and the state says how long metrics.csv was, so that a kill at any moment loses only the steps since
+the last checkpoint and leaves no row twice.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pathosyn.config import Config, to_dict
+from pathosyn.errors import Fault, InputError, refuse
+
+COLUMNS = "step,stage,partition,metric,value\n"
+
+
+def package_version(name: str = "pathosyn") -> str:
+    """The installed version, or 'unknown' when run from a bare source tree."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def environment() -> dict[str, Any]:
+    """What a reader needs to run this again."""
+    packages = ("pathosyn", "torch", "monai", "lightning-fabric", "numpy", "scipy", "nibabel", "h5py")
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: package_version(name) for name in packages},
+        "threads": torch.get_num_threads(),
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+        "gpu": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "command": sys.argv,
+    }
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths and writes. Only rank 0 holds one that writes."""
+
+    path: Path
+
+    @property
+    def weights(self) -> Path:
+        """The exported file."""
+        return self.path / "weights.safetensors"
+
+    @property
+    def previews(self) -> Path:
+        """Folder of PNGs."""
+        return self.path / "previews"
+
+    def open(self, config: Config, *, data: str, parent: str) -> None:
+        """Start or continue. InputError if the folder holds a run with other settings, naming each field that differs."""
+        settings = {"config": to_dict(config), "data": data, "from": parent}
+        file = self.path / "config.json"
+        if file.is_file():
+            before = json.loads(file.read_text())
+            changed = list(_differences(before, json.loads(json.dumps(settings))))
+            if changed:
+                raise InputError(
+                    [
+                        Fault(str(self.path), f"a run with {name} = {old}", f"{name} = {new}, as now asked", "give a new --run folder, or the old settings")
+                        for name, old, new in changed
+                    ]
+                )
+            return
+        if self.path.exists() and any(self.path.iterdir()):
+            raise refuse(self.path, found="a folder with other files", expected="a new or empty folder, or an earlier run", remedy="give another --run")
+        self.previews.mkdir(parents=True, exist_ok=True)
+        write_json(self.path / "environment.json", environment())
+        (self.path / "metrics.csv").write_text(COLUMNS)
+        write_json(file, settings)  # last: its presence says that the folder is whole
+
+    def log(self, step: int, stage: str, partition: str, values: dict[str, float]) -> None:
+        """Append tidy rows to metrics.csv."""
+        with (self.path / "metrics.csv").open("a") as file:
+            file.writelines(f"{step},{stage},{partition},{name},{value:.6g}\n" for name, value in values.items())
+
+    def save_state(self, state: dict[str, Any]) -> None:
+        """Everything that resuming needs. Plain tensors and numbers: it loads with `weights_only=True`."""
+        beside = self.path / ".state.pt.part"
+        with beside.open("wb") as file:
+            torch.save({**state, "metrics_bytes": (self.path / "metrics.csv").stat().st_size}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(self.path / "state.pt")
+
+    def load_state(self, device: torch.device) -> dict[str, Any] | None:
+        """The last checkpoint or None; rows of metrics.csv that came after it are cut off."""
+        file = self.path / "state.pt"
+        if not file.is_file():
+            if (self.path / "metrics.csv").is_file():
+                (self.path / "metrics.csv").write_text(COLUMNS)
+            return None
+        state = torch.load(file, map_location=device, weights_only=True)
+        os.truncate(self.path / "metrics.csv", state["metrics_bytes"])
+        return state
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Pretty, beside-then-rename."""
+    beside = path.with_name(f".{path.name}.part")
+    beside.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+    beside.replace(path)
+
+
+def _differences(old: Any, new: Any, name: str = "") -> Any:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted(old.keys() | new.keys()):
+            yield from _differences(old.get(key), new.get(key), f"{name}.{key}" if name else key)
+    elif old != new:
+        yield name, old, new

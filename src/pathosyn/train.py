@@ -1,0 +1,315 @@
+"""fit(): the one generative training loop. It does not know which method it trains (DESIGN §8).
+
+Every draw is keyed by (seed, step, sample), so a resumed run, another batch split or another number of processes sees the same batches and
+noise. The same command again resumes; stop + resume ends in the same weights as a straight run, bit for bit on one CPU.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections import defaultdict, deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from pathosyn import rng
+from pathosyn.checkpoint import Provenance, load, save_weights
+from pathosyn.config import Config, Train
+from pathosyn.data.nifti import file_sha256
+from pathosyn.data.population import fingerprint, population
+from pathosyn.data.slices import Slices
+from pathosyn.errors import InputError, refuse
+from pathosyn.methods import Stage, build
+from pathosyn.monitor import evenly, preview, validate
+from pathosyn.progress import Track, track
+from pathosyn.runfolder import RunFolder, package_version
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+    from pathosyn.methods.pathosyn import PathoSyn
+    from pathosyn.types import LesionBatch
+
+LOG_EVERY = 50
+STATISTICS_WINDOWS = 1024
+AHEAD = 3
+
+
+@dataclass(frozen=True)
+class Session:
+    """What stays the same through a run."""
+
+    fabric: Fabric
+    method: PathoSyn
+    train: Slices
+    held_out: Slices | None
+    folder: RunFolder
+    parent: str
+    population: dict[str, Any]
+    bar: Track
+
+    @property
+    def settings(self) -> Train:
+        """The optimisation's settings."""
+        return self.method.config.train
+
+
+@dataclass(frozen=True)
+class Players:
+    """The modules that a stage moves, their running averages and their optimisers, by player."""
+
+    modules: dict[str, nn.ModuleList]
+    averages: dict[str, AveragedModel]
+    optimizers: dict[str, torch.optim.Optimizer]
+
+
+def fit(data: Path, run: Path, config: Config, *, start_from: Path | None = None, device: str = "auto", progress: bool = True) -> Path:
+    """Train `config` on the training subjects of `data` into `run`; returns the weight file.
+
+    `start_from`: a weight file to start from (fine-tuning). Its contrasts, geometry, method and networks are kept, only `config.train` is used.
+    InputError: unreadable data, no lesion to learn from, a run folder with other settings, data that lacks every contrast of the weights."""
+    fabric = _fabric(config.train, device)
+    settings = replace(config.train, precision=_precision(config.train, fabric.device.type))
+    method = _start(config, start_from)
+    method.config = config = replace(method.config, train=settings)
+    train = Slices(data, "train", contrasts=config.contrasts)
+    if not len(train.windows):
+        raise refuse(data, found="no lesion in any training subject", expected="at least one mask that is not empty", remedy="prepare subjects with masks")
+    if train.geometry != config.geometry:
+        raise refuse(data, found=f"windows made with {train.geometry}", expected=f"{config.geometry}", remedy="prepare the data anew with these settings")
+    folder = RunFolder(run)
+    parent = file_sha256(start_from) if start_from else ""
+    if fabric.is_global_zero:
+        folder.open(config, data=fingerprint(train), parent=parent)
+    fabric.barrier()
+    state = folder.load_state(fabric.device)
+    done = state["step"] if state else 0
+    with track(config.train.steps, "train", "steps", done=done, show=progress and fabric.is_global_zero) as bar:
+        session = Session(fabric, method.to(fabric.device), train, validation_slices(data, config), folder, parent, population(train), bar)
+        _run_stages(session, state)
+    if fabric.is_global_zero:
+        _export(session, method, config.train.steps)
+    fabric.barrier()
+    return folder.weights
+
+
+def _run_stages(session: Session, state: dict[str, Any] | None) -> None:
+    method, done = session.method, state["step"] if state else 0
+    if state:
+        method.load_state_dict(state["method"])
+    for stage, start, stop in _schedule(method.stages, session.settings.steps):
+        if done >= stop:
+            continue
+        if done == start:
+            batches = (batch.to(session.fabric.device) for batch in evenly(session.train, STATISTICS_WINDOWS))
+            statistics = method.begin(stage.name, batches)
+            values = {f"{name}.{c}": v for name, row in statistics.items() for c, v in zip(method.config.contrasts, row, strict=True)}
+            if session.fabric.is_global_zero:
+                session.folder.log(start, stage.name, "train", values)
+        players = _players(session, stage, state if state and start < done else None)
+        _run_steps(session, stage, players, start, max(start, done), stop)
+        done = stop
+
+
+def _players(session: Session, stage: Stage, state: dict[str, Any] | None) -> Players:
+    """Only this stage's players may move; what a checkpoint inside the stage knew is put back."""
+    settings = session.settings
+    session.method.requires_grad_(False)
+    modules = {player: nn.ModuleList(session.method.modules_of(player)).requires_grad_(True) for player in stage.players}
+    averages = {p: AveragedModel(m, multi_avg_fn=get_ema_multi_avg_fn(settings.ema)) for p, m in modules.items()}
+    optimizers = {p: torch.optim.AdamW(m.parameters(), lr=settings.lr, weight_decay=settings.weight_decay) for p, m in modules.items()}
+    if state:
+        for player in stage.players:
+            averages[player].load_state_dict(state["averages"][player])
+            optimizers[player].load_state_dict(state["optimizers"][player])
+    return Players(modules, averages, {p: session.fabric.setup_optimizers(o) for p, o in optimizers.items()})
+
+
+def _run_steps(session: Session, stage: Stage, players: Players, start: int, done: int, stop: int) -> None:
+    """Steps `done`…`stop` of a stage that began at `start`. On return the method holds the averaged weights."""
+    settings, running = session.settings, Running()
+    wrapped = session.fabric.setup_module(session.method)
+    wrapped.mark_forward_method("losses")
+    for step, batch in _batches(session, stage, start, done, stop):
+        rate = learning_rate(step - start, stop - start, settings)
+        for player in stage.players:
+            terms = _step(session, wrapped, players.optimizers[player], batch, player=player, step=step, rate=rate)
+            players.averages[player].update_parameters(players.modules[player])
+            running.add(terms)
+        now, last = step + 1, step + 1 == stop
+        session.bar.advance(1)
+        if now % LOG_EVERY == 0 or last:
+            means = running.take()
+            session.bar.advance(0, note=f"{stage.name} loss {means['loss']:.4f}")
+            if session.fabric.is_global_zero:
+                session.folder.log(now, stage.name, "train", {**means, "lr": rate})
+        if session.fabric.is_global_zero and (now % settings.validate_every == 0 or last):
+            _look(session, stage, _averaged(session.method, players), now)
+        if now % settings.checkpoint_every == 0 and not last:
+            _checkpoint(session, players, now)
+    for player, module in players.modules.items():
+        module.load_state_dict(players.averages[player].module.state_dict())
+    _checkpoint(session, players, stop)
+
+
+def _step(
+    session: Session, method: Any, optimizer: torch.optim.Optimizer, batch: LesionBatch, *, player: str, step: int, rate: float
+) -> dict[str, float]:
+    """One optimiser step on this process's share of the batch."""
+    fabric, settings = session.fabric, session.settings
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    streams = [rng.generator(settings.seed, "noise", step, player, i) for i in range(len(batch))]
+    share = batch.shard(fabric.global_rank, fabric.world_size).to(fabric.device)
+    terms = method.losses(share, player=player, rng=streams[fabric.global_rank :: fabric.world_size])
+    fabric.backward(terms["loss"])
+    torch.nn.utils.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], settings.clip_norm)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return {name: float(value.detach()) for name, value in terms.items()}
+
+
+class Running:
+    """Means of what was logged since the last `take`."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, list[float]] = defaultdict(list)
+
+    def add(self, terms: dict[str, float]) -> None:
+        """One step's terms."""
+        for name, value in terms.items():
+            self.values[name].append(value)
+
+    def take(self) -> dict[str, float]:
+        """The means, and a fresh start."""
+        means = {name: sum(values) / len(values) for name, values in self.values.items()}
+        self.values.clear()
+        return means
+
+
+def learning_rate(step: int, total: int, train: Train) -> float:
+    """Linear warm-up, then half a cosine down to 0 at `total`."""
+    ramp = min(1.0, (step + 1) / max(1, train.lr_warmup))
+    return train.lr * ramp * 0.5 * (1.0 + math.cos(math.pi * step / total))
+
+
+def _schedule(stages: Sequence[Stage], steps: int) -> Iterator[tuple[Stage, int, int]]:
+    """Each stage with its first step and the step after its last."""
+    start, share = 0, 0.0
+    for stage in stages:
+        share += stage.share
+        stop = round(steps * share)
+        yield stage, start, stop
+        start = stop
+
+
+def _batches(session: Session, stage: Stage, start: int, done: int, stop: int) -> Iterator[tuple[int, LesionBatch]]:
+    """Batches drawn ahead by one thread while the network computes; each is a pure function of its step."""
+    settings, world = session.settings, session.fabric.world_size
+
+    def draw(step: int) -> LesionBatch:
+        healthy = stage.healthy((step - start) / max(1, stop - start))
+        return session.train.draw(step, seed=settings.seed, batch_pixels=settings.batch_pixels, healthy=healthy, world_size=world)
+
+    with ThreadPoolExecutor(1) as pool:
+        ahead: deque[Future[LesionBatch]] = deque(pool.submit(draw, step) for step in range(done, min(done + AHEAD, stop)))
+        for step in range(done, stop):
+            batch = ahead.popleft().result()
+            if step + AHEAD < stop:
+                ahead.append(pool.submit(draw, step + AHEAD))
+            yield step, batch
+
+
+def _look(session: Session, stage: Stage, method: PathoSyn, step: int) -> None:
+    """Validation metrics and a preview; on training windows, and called so, where the data has no validation lesions."""
+    slices, partition = (session.held_out, "validation") if session.held_out else (session.train, "train-fixed")
+    for player in stage.players:
+        session.folder.log(step, stage.name, partition, validate(method, slices, player=player, device=session.fabric.device))
+    preview(method, slices, session.folder.previews / f"{stage.name}-{step:07d}.png", device=session.fabric.device)
+
+
+def _checkpoint(session: Session, players: Players, step: int) -> None:
+    if not session.fabric.is_global_zero:
+        return
+    state = {
+        "step": step,
+        "method": session.method.state_dict(),
+        "averages": {p: a.state_dict() for p, a in players.averages.items()},
+        "optimizers": {p: o.state_dict() for p, o in players.optimizers.items()},
+    }
+    session.folder.save_state(state)
+    _export(session, _averaged(session.method, players), step)
+
+
+def _export(session: Session, method: PathoSyn, step: int) -> None:
+    subjects = {"train": list(session.train.subjects)}
+    if session.held_out:
+        subjects["validation"] = list(session.held_out.subjects)
+    provenance = Provenance(
+        data=fingerprint(session.train),
+        subjects=subjects,
+        population=session.population,
+        steps=step,
+        parent=session.parent,
+        pathosyn=package_version(),
+    )
+    save_weights(session.folder.weights, method, provenance)
+
+
+def _averaged(method: PathoSyn, players: Players) -> PathoSyn:
+    """A copy that holds the averaged weights: what is looked at and shipped."""
+    shown = copy.deepcopy(method).requires_grad_(False)
+    for player, average in players.averages.items():
+        nn.ModuleList(shown.modules_of(player)).load_state_dict(average.module.state_dict())
+    return shown.eval()
+
+
+def validation_slices(data: Path, config: Config) -> Slices | None:
+    """The validation subjects' windows, or None where there are none."""
+    try:
+        held_out = Slices(data, "validation", contrasts=config.contrasts)
+    except InputError:
+        return None
+    return held_out if len(held_out.windows) else None
+
+
+def _start(config: Config, start_from: Path | None) -> PathoSyn:
+    if start_from:
+        return load(start_from).method.train()
+    torch.manual_seed(config.train.seed)
+    return build(config)
+
+
+def _fabric(settings: Train, device: str) -> Fabric:
+    from lightning_fabric import Fabric
+
+    cuda = torch.cuda.is_available()
+    if device == "cuda" and not cuda:
+        raise refuse("--device", found="cuda, but torch sees no GPU", expected="a CUDA device", remedy="use --device cpu or auto")
+    accelerator = "cuda" if cuda and device != "cpu" else "cpu"
+    several = settings.devices * settings.nodes > 1
+    fabric = Fabric(
+        accelerator=accelerator,
+        devices=settings.devices,
+        num_nodes=settings.nodes,
+        strategy="ddp" if several else "auto",
+        precision=_precision(settings, accelerator),
+    )
+    if several:
+        fabric.launch()
+    return fabric
+
+
+def _precision(settings: Train, accelerator: str) -> Literal["32-true", "bf16-mixed"]:
+    """bf16 where the processor has it in hardware: elsewhere it is emulated and slower than 32 bit."""
+    if settings.precision != "auto":
+        return settings.precision
+    fast = torch.cuda.is_bf16_supported() if accelerator == "cuda" else torch.cpu._is_avx512_bf16_supported()
+    return "bf16-mixed" if fast else "32-true"
