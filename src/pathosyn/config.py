@@ -85,7 +85,7 @@ class Networks:
     """Sizes. `sub` has five widths (stem and four down-samplings), `eps` one a resolution level."""
 
     sub: tuple[int, ...] = (24, 48, 64, 96, 128)
-    eps: tuple[int, ...] = (24, 48, 96, 128)
+    eps: tuple[int, ...] = (16, 32, 64, 128)
     blocks: int = 1
     """Residual blocks a level in eps_theta."""
 
@@ -94,8 +94,8 @@ class Networks:
 class Train:
     """The optimisation: AdamW 1e-4, weight decay 1e-5, cosine, as printed; the budget is counted in optimiser steps."""
 
-    steps: int = 12000
-    substrate_share: float = 0.3
+    steps: int = 9000
+    substrate_share: float = 0.28
     """Staged training: share of the steps that go to f_sub."""
     batch_pixels: int = 65536
     """Window pixels a step; the number of windows follows from their side."""
@@ -106,8 +106,8 @@ class Train:
     clip_norm: float = 1.0
     precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
     seed: int = 0
-    validate_every: int = 1000
-    checkpoint_every: int = 500
+    validate_every: int = 1500
+    checkpoint_every: int = 250
     devices: int = 1
     nodes: int = 1
 

@@ -102,6 +102,8 @@ def test_shift_moves_and_refuses_to_clip() -> None:
     assert np.argwhere(moved).tolist() == [[2, 0, 7], [2, 1, 7]]
     with pytest.raises(InputError, match=r"out of the scan.*-5…10 and -2…6 and -2…2 mm"):
         masks.shift(mask, (5, 1, 0.5), (0, -3, 0))
+    with pytest.raises(InputError, match="out of the scan"):
+        masks.shift(mask, (5, 1, 0.5), (0, 7, 0))
     assert not masks.shift(np.zeros_like(mask), (5, 1, 0.5), (99, 0, 0)).any()
 
 

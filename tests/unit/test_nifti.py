@@ -138,8 +138,9 @@ def test_nibabel_reads_the_same(tmp_path: Path) -> None:
     np.testing.assert_array_equal(written.get_fdata(), nib.load(tmp_path / "scan.nii.gz").get_fdata())
     contents = [extension.get_content() for extension in written.header.extensions]
     assert [c.encode() if isinstance(c, str) else c for c in contents] == [b"from the scanner", "pathosyn: künstlich".encode()]
+    again = read_volume(tmp_path / "out.nii.gz").header  # nibabel's own loading forgets slope and intercept
     for name in set(volume.header.keys()) - {"vox_offset"}:
-        np.testing.assert_array_equal(written.header[name], volume.header[name], err_msg=name)
+        np.testing.assert_array_equal(again[name], volume.header[name], err_msg=name)
 
 
 def test_same_volume_same_bytes_and_a_picklable_record(tmp_path: Path) -> None:
@@ -182,7 +183,7 @@ def test_names_of_every_kind(tmp_path: Path) -> None:
     (tmp_path / "packed_inside.nii").write_bytes(gzip.compress((tmp_path / "scan.nii").read_bytes()))
     for name in ("link.nii", "plain_inside.nii.gz", "packed_inside.nii"):
         np.testing.assert_array_equal(read_volume(tmp_path / name).stored, volume.stored)
-    with pytest.raises(InputError, match="ends in .nii or .nii.gz"):
+    with pytest.raises(InputError, match=r"ends in \.nii or \.nii\.gz"):
         write_volume(volume, tmp_path / "scan.mha")
 
 
@@ -263,7 +264,8 @@ def test_a_header_that_claims_a_petabyte_is_not_believed(tmp_path: Path) -> None
     [
         (ramp(np.complex64), {}, "complex"),
         (np.zeros(SHAPE, [("R", "u1"), ("G", "u1"), ("B", "u1")]), {}, "colours"),
-        (ramp(np.longdouble), {}, "float32"),
+        (ramp(), {"datatype": 1}, "not a number"),
+        (ramp(), {"datatype": 1536}, "not a number"),
         (ramp(shape=(5, 6, 4, 3)), {}, "time series"),
         (ramp(shape=(5, 6, 1, 1, 3)), {}, "time series"),
         (ramp(shape=(5, 6)), {}, "5 x 6 pixels"),

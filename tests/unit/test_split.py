@@ -19,7 +19,7 @@ def write(folder: Path, text: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize("text", ["subject,partition\na,train\nb,test\nx,validation\n", "\ufeffset;Partition; subject\n\nq;train;a\nq; test ;b\n"])
+@pytest.mark.parametrize("text", ["subject,partition\na,train\nb,test\nx,validation\n", "\ufeffSubject; Partition;set\n\na;train;q\nb; test ;q\n"])
 def test_read_takes_what_is_written(tmp_path: Path, text: str) -> None:
     assert read_split(write(tmp_path, text), [("q", "a"), ("q", "b")]) == {"a": "train", "b": "test"}
 

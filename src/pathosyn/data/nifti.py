@@ -137,7 +137,7 @@ def _refuse_unusable_values(volume: Volume) -> None:
         remedy = "replace them, for example by 0 (numpy: np.nan_to_num)"
         raise refuse(volume.path, found=f"{bad:,} voxels that are NaN or infinite", expected="finite intensities", remedy=remedy)
     native = [abs(value * volume.slope + volume.inter) for value in (low, high)]
-    if not max(native) <= np.finfo(np.float32).max:
+    if not max(native) <= float(np.finfo(np.float32).max):
         raise refuse(volume.path, found=f"intensities up to {max(native):.3g}", expected="values below 3.4e38", remedy="rescale the scan")
 
 

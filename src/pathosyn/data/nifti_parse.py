@@ -128,13 +128,15 @@ def _read_voxels(path: Path, file: IO[bytes] | gzip.GzipFile, header: Any, lengt
     try:
         dtype = header.get_data_dtype()
     except Exception:  # a type code that nibabel does not know
-        raise refuse(
-            path, found=f"voxels of unknown type (code {int(header['datatype'])})", expected="integers or floats", remedy="export the scan again"
-        ) from None
+        found = f"voxels of unknown type (code {int(header['datatype'])})"
+        raise refuse(path, found=found, expected="integers or floats", remedy="export the scan again") from None
     if dtype.kind not in "iuf" or dtype.itemsize > 8:
-        said = {"c": "complex numbers", "V": "colours (RGB) or bits"}.get(dtype.kind, f"voxels of type {dtype}")
-        remedy = {"c": "save the magnitude image", "V": "save the grey-scale image"}.get(dtype.kind, "save it as float32")
-        raise refuse(path, found=said, expected="one real number a voxel", remedy=remedy)
+        kind, remedy = f"voxels whose type is not a number that can be read here (code {int(header['datatype'])})", "save it as float32"
+        if dtype.kind == "c":
+            kind, remedy = "complex numbers", "save the magnitude image"
+        elif dtype.names:
+            kind, remedy = "colours (RGB)", "save the grey-scale image"
+        raise refuse(path, found=kind, expected="one real number a voxel", remedy=remedy)
     count = int(np.prod(shape, dtype=object))
     wanted = count * dtype.itemsize
     buffer = file.read(wanted) if wanted <= length else b""

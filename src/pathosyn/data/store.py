@@ -21,6 +21,8 @@ Root attributes: format, version, contrasts and geometry (JSON), inpaint, pathos
 from __future__ import annotations
 
 import json
+import logging
+import os
 import zlib
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -30,10 +32,12 @@ import h5py
 import numpy as np
 
 from pathosyn.config import Geometry, from_dict
+from pathosyn.data.split import PARTITIONS
 from pathosyn.errors import refuse
 
 FORMAT = "pathosyn-slices"
 VERSION = 1
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -63,11 +67,22 @@ def checksum(arrays: dict[str, np.ndarray]) -> int:
 
 
 def open_part(path: Path) -> h5py.File:
-    """The work file, to read and append.
+    """The work file, to read and append; InputError where another process is writing it. One that is damaged beyond opening is begun anew.
 
     Metadata stays in memory until `flush`: what a killed process leaves on disk is the state after the last subject, not half of the next one.
     """
-    file = h5py.File(path, "a")
+    try:
+        file = h5py.File(path, "a")
+    except OSError as error:
+        if "unable to lock" in str(error).lower():
+            raise refuse(
+                path, found="a work file that another process is writing", expected="one prepare at a time", remedy="wait for it, or give another --out"
+            ) from error
+        if not path.is_file() or not os.access(path, os.R_OK | os.W_OK):
+            raise
+        _log.warning("%s is damaged; the preparation begins anew", path)
+        path.unlink()
+        file = h5py.File(path, "a")
     policy = file.id.get_mdc_config()
     policy.evictions_enabled = False
     policy.incr_mode = policy.decr_mode = policy.flash_incr_mode = 0
@@ -114,11 +129,14 @@ def write_record(file: h5py.File, record: Record, partition: str, digest: int) -
 def finished(file: h5py.File) -> dict[str, dict[str, Any]]:
     """Subjects of a work file that were written whole and read back unchanged: name → their `source`."""
     done = {}
-    for name, group in file["subjects"].items():
-        if "checksum" in group.attrs and all(key in group for key in ARRAYS):
+    for name in file["subjects"]:
+        try:
+            group = file["subjects"][name]
             arrays = {key: group[key][()] for key in ARRAYS}
             if checksum(arrays) == int(group.attrs["checksum"]):
                 done[name] = json.loads(group.attrs["source"])
+        except (KeyError, OSError, RuntimeError, ValueError):  # cut short, or unreadable
+            continue
     return done
 
 
@@ -178,12 +196,11 @@ def finish(path: Path, partitions: dict[str, str], how: dict[str, Any]) -> None:
 
 def counts(path: Path) -> tuple[dict[str, int], int, int]:
     """Subjects in each partition, and the numbers of slices and of lesion windows."""
-    partitions: dict[str, int] = {}
+    partitions = dict.fromkeys(PARTITIONS, 0)
     slices = windows = 0
     with h5py.File(path, "r") as file:
         for group in file["subjects"].values():
-            partition = str(group.attrs["partition"])
-            partitions[partition] = partitions.get(partition, 0) + 1
+            partitions[str(group.attrs["partition"])] += 1
             slices += group["image"].shape[0]
             windows += group["windows"].shape[0]
-    return partitions, slices, windows
+    return {name: count for name, count in partitions.items() if count}, slices, windows

@@ -233,7 +233,7 @@ def read_scan(files: SubjectFiles, *, mask: str | Path | None = None) -> Scan:
     first = next(iter(volumes.values()), None)
     if first is not None:
         others = [*volumes.values()][1:] + ([seg] if seg is not None else [])
-        faults.extend(fault for other in others if (fault := _grid_fault(first, other)) is not None)
+        faults.extend(fault for other in others if (fault := grid_fault(first, other)) is not None)
     labels, scheme = None, "none"
     if seg is not None:
         try:
@@ -252,7 +252,7 @@ def _attempt(path: Path) -> Volume | InputError:
         return error
 
 
-def _grid_fault(reference: Volume, other: Volume) -> Fault | None:
+def grid_fault(reference: Volume, other: Volume) -> Fault | None:
     """Shapes and affines are compared after both are turned to RAS+: files may store one grid in different orders."""
     remedy = f"resample it onto {reference.path.name} (nibabel.processing.resample_from_to; nearest neighbour for a mask)"
     if reference.shape != other.shape:

@@ -1,0 +1,116 @@
+"""How close `prepare` is to the floor: the same files loaded by two processes and the same bytes written.
+
+    python benchmarks/prepare.py ../shared/data/tcga_lgg ../shared/data/brats2021 [--rounds 3] [--split FILE.csv]
+
+Floor   two processes read every file of every subject with nibabel (voxels as stored, decompressed), then the number of bytes of the finished slices file is
+        written once and closed. Nothing is computed, nothing is handed between processes.
+Prepare the command itself, two workers, Inp as configured.
+
+The two alternate, `--rounds` times each, in fresh files; medians are printed. Inp is a separate, optional cost (a sparse solve a slice): its share is measured
+by a third run that fills the target with zeros, and the ratio to the floor is given with and without it.
+Peak memory is the largest resident size of one process (workers and writer separately), from the operating system.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from pathosyn.data import scene
+from pathosyn.data.prepare import Summary, prepare
+from pathosyn.data.subjects import find_subjects
+
+WORKERS = 2
+
+
+def load(paths: list[Path]) -> int:
+    """Bytes of voxels in these files, each read whole."""
+    return sum(np.asanyarray(nib.load(path).dataobj.get_unscaled()).nbytes for path in paths)
+
+
+def floor(roots: list[Path], out: Path, size: int) -> float:
+    """Seconds to load all files with two processes and to write `size` bytes."""
+    subjects = [[*files.images.values(), *([files.seg] if files.seg else [])] for root in roots for files in find_subjects(root)]
+    block = np.random.default_rng(0).bytes(1 << 24)
+    start = time.perf_counter()
+    with ProcessPoolExecutor(WORKERS, mp_context=get_context("fork")) as pool:
+        sum(pool.map(load, subjects))
+    with out.open("wb") as file:
+        for left in range(size, 0, -len(block)):
+            file.write(block[:left])
+    return time.perf_counter() - start
+
+
+def run(roots: list[Path], out: Path, split: Path | None, *, fill: bool) -> tuple[float, Summary]:
+    """Seconds of one `prepare`, and what it wrote; without `fill`, Inp is left out."""
+    original = scene.fill
+    if not fill:
+        scene.fill = lambda kind, image, hole: image  # forked workers inherit it
+    try:
+        start = time.perf_counter()
+        summary = prepare(roots, out, split=split, workers=WORKERS, progress=False)
+        return time.perf_counter() - start, summary
+    finally:
+        scene.fill = original
+
+
+def peaks(arguments: argparse.Namespace) -> tuple[float, float]:
+    """Peak resident MB of the writer and of the largest worker, in a process of its own."""
+    command = [sys.executable, __file__, *map(str, arguments.roots), "--peak", *(["--split", str(arguments.split)] if arguments.split else [])]
+    own, workers = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-2:]
+    return float(own), float(workers)
+
+
+def measure_peak(arguments: argparse.Namespace) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        prepare(arguments.roots, Path(folder) / "s.h5", split=arguments.split, workers=WORKERS, progress=False)
+    kilobytes = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    print(*(value / 1024 for value in kilobytes))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("roots", nargs="+", type=Path)
+    parser.add_argument("--split", type=Path)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--peak", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.peak:
+        measure_peak(arguments)
+        return
+    times: dict[str, list[float]] = {"floor": [], "prepare": [], "without Inp": []}
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder)
+        _, summary = run(arguments.roots, out / "warm.h5", arguments.split, fill=True)  # files into the page cache, and the size to write
+        (out / "warm.h5").unlink()
+        for number in range(arguments.rounds):
+            times["floor"].append(floor(arguments.roots, out / "floor", summary.bytes))
+            (out / "floor").unlink()
+            for name, fill in (("prepare", True), ("without Inp", False)):
+                path = out / f"{number}-{fill}.h5"
+                seconds, _ = run(arguments.roots, path, arguments.split, fill=fill)
+                times[name].append(seconds)
+                path.unlink()
+    base = statistics.median(times["floor"])
+    print(f"{summary.subjects} subjects, {summary.slices} slices, {summary.bytes / 1e6:.0f} MB written, load {os.getloadavg()[0]:.1f} at the end")
+    for name, values in times.items():
+        middle = statistics.median(values)
+        print(f"{name:12s} {middle:7.2f} s  {summary.slices / middle:7.0f} slices/s  {middle / base:5.2f} x floor   ({', '.join(f'{v:.2f}' for v in values)})")
+    own, workers = peaks(arguments)
+    print(f"peak memory  writer {own:.0f} MB, largest worker {workers:.0f} MB")
+
+
+if __name__ == "__main__":
+    main()

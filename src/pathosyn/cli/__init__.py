@@ -1,0 +1,80 @@
+"""The command line: which verb, and how each kind of end is told. The verbs' flags are in the modules beside this one, one a verb."""
+
+from __future__ import annotations
+
+import errno
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Protocol
+
+VERBS = {
+    "demo": "everything on built-in phantom data; ends with the path of a report",
+    "check": "look for faults in a folder of subjects",
+    "prepare": "turn folders of NIfTI into one slices.h5, ready to train on",
+    "train": "train the generator on a slices.h5; the same command again resumes",
+    "insert": "put a lesion into a scan, or draw a scan's own lesion anew",
+    "heal": "take the lesion out of a scan",
+}
+
+OK, FAILURE, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+
+class Verb(Protocol):
+    """A parsed command line."""
+
+    def run(self) -> int:
+        """Do it; returns the exit code."""
+
+
+def usage() -> str:
+    """The first screen."""
+    verbs = "\n".join(f"  {name:<9} {what}" for name, what in VERBS.items())
+    return (
+        "usage: pathosyn VERB …\n\n"
+        "Lesions for MR scans: put one in, take one out, train the generator on your own folder.\n"
+        "For research only, not for diagnosis: what it writes is synthetic.\n\n"
+        f"{verbs}\n\n"
+        "pathosyn VERB --help tells a verb's flags; pathosyn --version the version.\n"
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line; returns 0 done, 1 our own failure, 2 bad input, 130 interrupted."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(usage())
+        return OK if arguments else BAD_INPUT
+    if arguments[0] in ("-V", "--version"):
+        from importlib.metadata import version
+
+        print(f"pathosyn {version('pathosyn')}")
+        return OK
+    name, rest = arguments[0], arguments[1:]
+    if name not in VERBS:
+        print(f"pathosyn: found the verb '{name}'; expected one of {', '.join(VERBS)}; see pathosyn --help", file=sys.stderr)
+        return BAD_INPUT
+    return _guarded(name, rest)
+
+
+def _guarded(name: str, arguments: list[str]) -> int:
+    from pathosyn.errors import InputError
+
+    try:
+        verb: Verb = import_module(f"pathosyn.cli.{name}").parse(arguments)
+        return verb.run()
+    except InputError as error:
+        for fault in error.faults:
+            print(f"pathosyn {name}: {fault}", file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        print(f"pathosyn {name}: interrupted; the same command again goes on where it stopped", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        return FAILURE
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM):
+            raise
+        where = error.filename or "the output folder"
+        print(f"pathosyn {name}: {where}: found {error.strerror}; expected a folder with room that may be written; free some space or give another folder", file=sys.stderr)
+        return BAD_INPUT

@@ -1,0 +1,61 @@
+"""pathosyn heal."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from pathosyn.cli.sources import many_subjects, open_weights, tell
+from pathosyn.errors import Fault, InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class HealVerb:
+    """Take the lesion out of scans: the subject's own mask, or the one given.
+
+    For research only, not for diagnosis: what it writes is synthetic, and says so.
+    """
+
+    subjects: tyro.conf.Positional[tuple[Path, ...]] = ()
+    """Subject folders, or folders of subjects."""
+    out: Path = tyro.MISSING
+    """Folder for the results: one sub-folder a subject."""
+    weights: Path = tyro.MISSING
+    """Weight file that `pathosyn train` wrote."""
+    image: tuple[str, ...] = ()
+    """Files of any name instead of a folder, CONTRAST=FILE each."""
+    mask: Path | None = None
+    """The lesion to take out, on the scan's grid."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int = 0
+    """CPU threads; 0: as many as torch sees fit."""
+
+    def run(self) -> int:
+        """Faulty subjects are named at the end; the others are done."""
+        from pathosyn.progress import track
+
+        subjects = many_subjects(self.subjects, self.image)
+        loaded, device = open_weights(self.weights, self.device, self.threads)
+        from pathosyn.insert import heal
+
+        faults: list[Fault] = []
+        with track(len(subjects), "heal", "subjects") as bar:
+            for files in subjects:
+                start = time.monotonic()
+                try:
+                    tell([heal(files, self.out, loaded, mask=self.mask, device=device)], time.monotonic() - start)
+                except InputError as error:
+                    faults += error.faults
+                bar.advance(note=files.name)
+        if faults:
+            raise InputError(dict.fromkeys(faults))
+        return 0
+
+
+def parse(arguments: list[str]) -> HealVerb:
+    """From the command line."""
+    return tyro.cli(HealVerb, args=arguments, prog="pathosyn heal")

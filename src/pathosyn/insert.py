@@ -1,0 +1,108 @@
+"""One scan in, one scan out: `insert` puts a lesion in (or draws the scan's own anew), `heal` takes one out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pathosyn import decomposition, native, output, volume
+from pathosyn.checkpoint import Loaded, load
+from pathosyn.data.placement import Wish
+from pathosyn.data.subjects import SubjectFiles, find_subject
+from pathosyn.errors import refuse
+from pathosyn.job import Job, ready
+from pathosyn.types import Controls
+
+Source = SubjectFiles | str | Path
+Given = Loaded | str | Path
+
+
+def insert(
+    subject: Source,
+    out: str | Path,
+    weights: Given,
+    *,
+    mask: Path | None = None,
+    from_mask_of: Path | None = None,
+    at: tuple[float, float, float] | None = None,
+    size_mm: float | None = None,
+    controls: Controls | None = None,
+    replicates: int = 1,
+    steps: int | None = None,
+    device: str = "cpu",
+) -> list[Path]:
+    """Draw `replicates` lesions into one subject, each in a folder `out/<subject>-r00`, -r01, …; returns the folders.
+
+    Without `mask`, `from_mask_of` or `at` with `size_mm` the subject's own lesion is taken out and drawn anew in its place. On a diseased scan
+    any other mask is drawn after the scan's own lesion has been taken out. A folder that holds this very result already is kept.
+    Nothing outside the lesion's support changes. InputError: docs/data.md lists what is refused."""
+    loaded, files, controls = _loaded(weights, device), _files(subject), controls or Controls()
+    _check_numbers(controls, replicates, steps, loaded)
+    wish = Wish(mask, from_mask_of, at, size_mm, controls.extent_mm, controls.shift_mm)
+    job = ready(files, loaded, wish)
+    config = loaded.config.method
+    asked = {}
+    for replicate in range(replicates):
+        request = {"seed": controls.seed, "replicate": replicate, "severity": controls.severity, "steps": steps or config.steps}
+        asked[Path(out) / f"{files.name}-r{replicate:02d}"] = output.record("insert", job, request)
+    todo = {folder: each for folder, each in asked.items() if not output.is_done(folder, each)}
+    if todo:
+        _draw(job, todo, steps=steps, device=torch.device(device))
+    return list(asked)
+
+
+def _draw(job: Job, todo: dict[Path, dict], *, steps: int | None, device: torch.device) -> None:
+    method, config = job.loaded.method, job.loaded.config.method
+    f_old = volume.substrate(method, job.target(job.x, new=False), device=device)
+    x_h = decomposition.heal(job.x, f_old, job.S_old[:, None])
+    target = job.target(x_h, new=True)
+    f_new = f_old if job.lesions.redrawn else volume.substrate(method, target, device=device)
+    may_change = native.support(job).transpose(2, 1, 0)
+    for folder, asked in todo.items():
+        request = asked["request"]
+        key = (request["seed"], job.scan.name, request["replicate"])
+        noise = volume.noise_field(target, job.scene.spacing[0], config.noise_mm, *key)
+        r = volume.deviation(method, target, f_new, noise, steps=steps, device=device)
+        images = native.composed(job, f_old, f_new, r, severity=request["severity"])
+        # At severity 0 there is no lesion: a mask beside the scan would be false.
+        mask = job.lesions.new if request["severity"] > 0 else np.zeros(job.scan.shape, bool)
+        maps = (native.maps(job, r, deviation=True), native.maps(job, f_new, deviation=False))
+        output.write_result(folder, job, output.Result(images, mask, may_change, *maps), asked)
+
+
+def heal(subject: Source, out: str | Path, weights: Given, *, mask: Path | None = None, device: str = "cpu") -> Path:
+    """Take the lesion under `mask` (or the subject's own mask) out, into `out/<subject>-healed`; returns the folder. InputError as `insert`."""
+    loaded, files = _loaded(weights, device), _files(subject)
+    # The lesion that is to go is the scan's own, so that its intensities do not count in the normalisation.
+    job = ready(replace(files, seg=mask) if mask else files, loaded, Wish())
+    folder = Path(out) / f"{files.name}-healed"
+    asked = output.record("heal", job, {})
+    if not output.is_done(folder, asked):
+        f = volume.substrate(loaded.method, job.target(job.x, new=False), device=torch.device(device))
+        nothing = np.zeros(job.scan.shape, bool)
+        may_change = native.support(job, healed_only=True).transpose(2, 1, 0)
+        result = output.Result(native.composed(job, f), nothing, may_change, {}, native.maps(job, f, deviation=False))
+        output.write_result(folder, job, result, asked)
+    return folder
+
+
+def _loaded(weights: Given, device: str) -> Loaded:
+    return weights if isinstance(weights, Loaded) else load(weights, device=device)
+
+
+def _files(subject: Source) -> SubjectFiles:
+    return subject if isinstance(subject, SubjectFiles) else find_subject(subject)
+
+
+def _check_numbers(controls: Controls, replicates: int, steps: int | None, loaded: Loaded) -> None:
+    if not (np.isfinite(controls.severity) and controls.severity >= 0):
+        raise refuse("--severity", found=f"{controls.severity:g}", expected="0 or more", remedy="0 takes the lesion out, 1 is as trained, 2 doubles the deviation")
+    if not 1 <= replicates <= 1000:
+        raise refuse("--replicates", found=str(replicates), expected="1…1000", remedy="give the number of lesions to draw")
+    limit = loaded.config.method.timesteps
+    if steps is not None and not 1 <= steps <= limit:
+        raise refuse("--steps", found=str(steps), expected=f"1…{limit}", remedy=f"leave it out for the default, {loaded.config.method.steps}")
