@@ -153,10 +153,12 @@ def paper() -> Method:
 def scaled(scale: Literal["tiny", "small", "full"]) -> tuple[Networks, Train]:
     """tiny: tests and the demo · small: an hour or two on two cores · full: one GPU, a day."""
     if scale == "tiny":
-        return Networks(sub=(8, 16, 16, 24, 24), eps=(16, 32, 48)), Train(steps=600, batch_pixels=32768, lr=1e-3, lr_warmup=50, ema=0.99, validate_every=200, checkpoint_every=100)
+        quick = Train(steps=600, batch_pixels=32768, lr=1e-3, lr_warmup=50, ema=0.99, validate_every=200, checkpoint_every=100)
+        return Networks(sub=(8, 16, 16, 24, 24), eps=(16, 32, 48)), quick
     if scale == "small":
         return Networks(), Train(lr=3e-4)
-    return Networks(sub=(64, 128, 256, 512, 512), eps=(96, 192, 288, 384), blocks=2), Train(steps=300_000, batch_pixels=524_288, ema=0.9999, validate_every=5000, checkpoint_every=2000)
+    long = Train(steps=300_000, batch_pixels=524_288, ema=0.9999, validate_every=5000, checkpoint_every=2000)
+    return Networks(sub=(64, 128, 256, 512, 512), eps=(96, 192, 288, 384), blocks=2), long
 
 
 def to_dict(config: Any) -> dict[str, Any]:

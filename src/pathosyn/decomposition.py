@@ -7,31 +7,29 @@ on whole volumes alike. Only `smooth`, a convolution, needs torch.
 from __future__ import annotations
 
 import math
-from typing import Literal, TypeVar
+from typing import Literal
 
-from pathosyn.types import Array, Image, Mask, Soft
-
-A = TypeVar("A", bound=Array)
+from pathosyn.types import Field, Mask, Soft
 
 
-def add(x_sub: Image, r: Image) -> Image:
+def add(x_sub: Field, r: Field) -> Field:
     """Eq. 1: x = x_sub + r."""
     return x_sub + r
 
 
-def deviation(x: Image, x_sub: Image, support: Mask) -> Image:
+def deviation(x: Field, x_sub: Field, support: Field) -> Field:
     """Eq. 4: r_0 = (x - x_sub) ⊙ support; `support` is m in `paper`, D in `default`."""
     return (x - x_sub) * support
 
 
-def saturate(r: Image, *, delta: float) -> Image:
+def saturate(r: Field, *, delta: float) -> Field:
     """Eq. 5: δ tanh(r/δ), element-wise, δ > 0 in the units of r. |result| < δ."""
     if delta <= 0:
         raise ValueError(f"delta must be positive, got {delta}")
     return delta * _tanh(r / delta)
 
 
-def unsaturate(r: Image, *, delta: float) -> Image:
+def unsaturate(r: Field, *, delta: float) -> Field:
     """The inverse of Eq. 5, δ atanh(r/δ), with |r| held at (1 - 1e-6) δ, where atanh is still finite."""
     if delta <= 0:
         raise ValueError(f"delta must be positive, got {delta}")
@@ -53,32 +51,34 @@ def smooth(m: Mask, *, sigma: float) -> Soft:
     return conv2d(rows, kernel.view(1, 1, 1, -1), padding=(0, radius)).clip(0.0, 1.0)
 
 
-def feather(distance: A, *, grow_mm: float, feather_mm: float) -> A:
+def feather(distance: Field, *, grow_mm: float, feather_mm: float) -> Field:
     """S of `default` as a profile of the distance to the lesion, mm: 1 up to `grow_mm`, then the cubic smoothstep down to exactly 0
-    at `grow_mm + feather_mm`. Both ends have slope 0, so neither edge of the band is a seam."""
+    at `grow_mm + feather_mm`. Both ends have slope 0, so neither edge of the band is a seam. `feather_mm` 0 is a hard edge."""
+    if feather_mm <= 0:
+        return (distance <= grow_mm) * (0.0 * distance + 1.0)
     u = ((grow_mm + feather_mm - distance) / feather_mm).clip(0.0, 1.0)
     return u * u * (3.0 - 2.0 * u)
 
 
-def ring(G: Soft) -> Soft:  # noqa: N803 - the paper's letter
+def ring(G: Field) -> Field:  # noqa: N803 - the paper's letter
     """Eq. 11: w_ring = 4 S (1 - S), 1 where S = ½ and 0 inside and outside. `default` passes G_σ∗m, since its own S is 1 on the rim."""
     return 4.0 * G * (1.0 - G)
 
 
-def heal(x: Image, x_sub: Image, S: Soft) -> Image:  # noqa: N803
+def heal(x: Field, x_sub: Field, S: Field) -> Field:  # noqa: N803
     """x_h = x + S ⊙ (x_sub - x): the scan with the lesion under S taken out (DESIGN §3)."""
     return x + S * (x_sub - x)
 
 
 def recompose(
-    x: Image,
-    x_sub: Image,
-    r: Image,
-    S: Soft,  # noqa: N803
+    x: Field,
+    x_sub: Field,
+    r: Field,
+    S: Field,  # noqa: N803
     *,
     severity: float = 1.0,
     kind: Literal["preserve", "paper"] = "preserve",
-) -> Image:
+) -> Field:
     """The seam: put the deviation into the image.
 
     preserve: x̂ = x + s S ⊙ (x_sub + r - x), with x the scan without lesion. s = 0 gives x, s = 1 with the true r gives the diseased
@@ -92,13 +92,13 @@ def recompose(
     return x + severity * S * (x_sub + r - x)
 
 
-def _tanh(values: A) -> A:
+def _tanh(values: Field) -> Field:
     import numpy as np
 
     return np.tanh(values) if isinstance(values, np.ndarray) else values.tanh()
 
 
-def _log(values: A) -> A:
+def _log(values: Field) -> Field:
     import numpy as np
 
     return np.log(values) if isinstance(values, np.ndarray) else values.log()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -177,7 +178,7 @@ def sample_deviation(
     at every step: the abstract's "inference-time stabilization", which the paper does not specify (DESIGN §3, 18)."""
     r = project(noise(0), support)
     before: tuple[int, Image] | None = None
-    for k, (t, s) in enumerate(zip(times[:-1], times[1:], strict=True)):
+    for k, (t, s) in enumerate(pairwise(times)):
         t_b = torch.full((len(r),), t, device=r.device)
         s_b = torch.full_like(t_b, s)
         r0_hat = denoise(r, t_b)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -100,7 +99,8 @@ def _files(subject: Source) -> SubjectFiles:
 
 def _check_numbers(controls: Controls, replicates: int, steps: int | None, loaded: Loaded) -> None:
     if not (np.isfinite(controls.severity) and controls.severity >= 0):
-        raise refuse("--severity", found=f"{controls.severity:g}", expected="0 or more", remedy="0 takes the lesion out, 1 is as trained, 2 doubles the deviation")
+        remedy = "0 takes the lesion out, 1 is as trained, 2 doubles the deviation"
+        raise refuse("--severity", found=f"{controls.severity:g}", expected="0 or more", remedy=remedy)
     if not 1 <= replicates <= 1000:
         raise refuse("--replicates", found=str(replicates), expected="1…1000", remedy="give the number of lesions to draw")
     limit = loaded.config.method.timesteps

@@ -97,7 +97,8 @@ def ready(files: SubjectFiles, loaded: Loaded, wish: Wish) -> Job:
     asked = lesions(scan, wish, _native_head(scan, scene).transpose(2, 1, 0))
     m_new = on_grid(asked.new, scan.spacing, config.geometry.grid_mm, order=0)
     if not m_new.any():
-        raise refuse(files.name, found="a lesion smaller than a pixel of the working grid", expected=f"at least {config.geometry.grid_mm:g} mm", remedy="make it larger")
+        pixel = f"at least {config.geometry.grid_mm:g} mm"
+        raise refuse(files.name, found="a lesion smaller than a pixel of the working grid", expected=pixel, remedy="make it larger")
     present = np.array([name in scene.images for name in config.contrasts])
     x = np.zeros((scene.S.shape[0], len(present), *scene.S.shape[1:]), np.float32)
     for channel, name in enumerate(config.contrasts):
@@ -114,7 +115,8 @@ def _known(files: SubjectFiles, contrasts: Sequence[str]) -> tuple[SubjectFiles,
     unknown = [name for name in files.images if name not in contrasts]
     images = {name: path for name, path in files.images.items() if name in contrasts}
     if not images:
-        raise refuse(files.name, found=f"only {', '.join(files.images)}", expected=f"one of {', '.join(contrasts)}", remedy="use weights that know this contrast")
+        expected = f"one of {', '.join(contrasts)}"
+        raise refuse(files.name, found=f"only {', '.join(files.images)}", expected=expected, remedy="use weights that know this contrast")
     why = "not known to these weights and not written, since a scan without the lesion beside scans with it would be false"
     return replace(files, images=images), [f"{', '.join(unknown)}: {why}"] if unknown else []
 

@@ -26,7 +26,7 @@ CHUNK = 65536 * 2
 def evenly(slices: Slices, limit: int, *, batch_pixels: int = CHUNK) -> Iterator[LesionBatch]:
     """At most `limit` lesion windows spread evenly over the table, in batches of one side."""
     table = slices.windows
-    rows = np.unique(np.linspace(0, len(table) - 1, min(limit, len(table))).round().astype(int)) if len(table) else []
+    rows = np.unique(np.linspace(0, len(table) - 1, min(limit, len(table))).round().astype(int)) if len(table) else np.empty(0, int)
     by_side: dict[int, list[int]] = defaultdict(list)
     for row in rows:
         by_side[int(table["side"][row])].append(int(row))
@@ -88,7 +88,8 @@ def validate(method: PathoSyn, slices: Slices, *, player: str, device: torch.dev
 @torch.no_grad()
 def preview(method: PathoSyn, slices: Slices, path: Path, *, device: torch.device, windows: int = 6, steps: int | None = None) -> None:
     """PNG: for a few lesion windows and each contrast, the scan, the healed scan, two draws and the difference of the first to the scan."""
-    rows, labels = [], []
+    rows: list[list[figures.Rgb]] = []
+    labels: list[str] = []
     for batch in _middling(slices, windows):
         batch = batch.to(device)
         draws = [method.synthesize(batch, controls=Controls(seed=seed), steps=steps) for seed in (0, 1)]

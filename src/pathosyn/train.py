@@ -124,12 +124,16 @@ def _players(session: Session, stage: Stage, state: dict[str, Any] | None) -> Pl
     session.method.requires_grad_(False)
     modules = {player: nn.ModuleList(session.method.modules_of(player)).requires_grad_(True) for player in stage.players}
     averages = {p: AveragedModel(m, multi_avg_fn=get_ema_multi_avg_fn(settings.ema)) for p, m in modules.items()}
-    optimizers = {p: torch.optim.AdamW(m.parameters(), lr=settings.lr, weight_decay=settings.weight_decay) for p, m in modules.items()}
+    optimizers: dict[str, torch.optim.Optimizer] = {
+        p: torch.optim.AdamW(m.parameters(), lr=settings.lr, weight_decay=settings.weight_decay) for p, m in modules.items()
+    }
     if state:
         for player in stage.players:
             averages[player].load_state_dict(state["averages"][player])
             optimizers[player].load_state_dict(state["optimizers"][player])
-    return Players(modules, averages, {p: session.fabric.setup_optimizers(o) for p, o in optimizers.items()})
+    for optimizer in optimizers.values():
+        session.fabric.setup_optimizers(optimizer)
+    return Players(modules, averages, optimizers)
 
 
 def _run_steps(session: Session, stage: Stage, players: Players, start: int, done: int, stop: int) -> None:

@@ -21,6 +21,8 @@ else:
 Image = Float[Array, "B C H W"]
 Mask = Float[Array, "B 1 H W"]
 Soft = Float[Array, "B 1 H W"]
+Field = Float[Any, "..."]
+"""A NumPy array or a tensor of any shape: what is pointwise works on both."""
 Times = Int[Array, "B"]
 Flags = Bool[Array, "B C"]
 

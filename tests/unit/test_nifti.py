@@ -146,7 +146,7 @@ def test_nibabel_reads_the_same(tmp_path: Path) -> None:
 def test_same_volume_same_bytes_and_a_picklable_record(tmp_path: Path) -> None:
     volume = read_volume(save(tmp_path / "scan.nii.gz", ramp()))
     write_volume(volume, tmp_path / "a.nii.gz", note="n")
-    os.utime(tmp_path / "a.nii.gz", (1, 1))
+    assert (tmp_path / "a.nii.gz").read_bytes()[4:8] == bytes(4)  # no time of writing in the gzip header
     write_volume(pickle.loads(pickle.dumps(volume)), tmp_path / "b.nii.gz", note="n")
     assert file_sha256(tmp_path / "a.nii.gz") == file_sha256(tmp_path / "b.nii.gz")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.nii.gz", "b.nii.gz", "scan.nii.gz"]
@@ -278,7 +278,7 @@ def test_a_header_that_claims_a_petabyte_is_not_believed(tmp_path: Path) -> None
         (ramp(), {"scl_slope": 2.0, "scl_inter": np.nan}, "scl_inter"),
         (ramp(), {"srow_z": 0}, "affine without an inverse"),
         (ramp(), {"srow_x": [1, 0, 0, np.nan]}, "affine without an inverse"),
-        (ramp(), {"srow_x": [1, 0, 0, 0], "srow_y": [1, 1e-6, 0, 0]}, "affine without an inverse"),
+        (ramp(), {"srow_x": [1, 1, 0, 0], "srow_y": [0, 1e-4, 0, 0]}, "affine without an inverse"),
         (ramp(), {"sform_code": 0, "qform_code": 1, "quatern_b": 2.0}, "orientation that cannot be computed"),
         (np.where(ramp() == 7, np.nan, 1.0).astype(np.float32), {}, "1 voxels that are NaN"),
         (np.where(ramp() < 2, -np.inf, 1.0), {}, "2 voxels that are NaN"),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -22,6 +24,7 @@ from pathosyn.data.masks import blend_map
 from pathosyn.data.nifti import file_sha256, read_volume
 from pathosyn.data.prepare import prepare
 from pathosyn.data.subjects import find_subject, read_scan
+from pathosyn.data.windows import windows_of
 from pathosyn.errors import InputError
 
 Content = dict[str, tuple[dict[str, Any], dict[str, np.ndarray]]]
@@ -109,6 +112,50 @@ def test_masks_supports_and_targets(prepared: Path, tiny_cohort: Path) -> None:
             np.testing.assert_allclose(target[some][hole], filled[:, hole].T, atol=2e-3, rtol=1e-3)
 
 
+@pytest.fixture(scope="module")
+def off_centre(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, h5py.Group]:
+    """A head in a corner of a larger, empty grid, its lesion partly off the head and far brighter than it."""
+    folder = tmp_path_factory.mktemp("set") / "corner"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    image = np.zeros((150, 140, 8), np.float32)
+    image[60:130, 50:120, 2:7] = rng.normal(100, 10, (70, 70, 5))
+    seg = np.zeros(image.shape, np.uint8)
+    seg[40:80, 60:80, 1:4] = 1
+    image[(seg > 0) & (image > 0)] += 500
+    for name, array in (("flair", image), ("seg", seg)):
+        nib.save(nib.Nifti1Image(array, np.diag([1, 1, 5, 1.0])), folder / f"corner_{name}.nii.gz")
+    out = folder.parent / "corner.h5"
+    prepare([folder], out, fractions=(1, 0, 0), workers=0, progress=False)
+    return folder, h5py.File(out, "r")["subjects/corner"]
+
+
+def test_the_crop_keeps_the_lesion_and_eight_pixels(off_centre: tuple[Path, h5py.Group]) -> None:
+    _, group = off_centre
+    assert tuple(group.attrs["full_shape"]) == (8, 140, 150)
+    z, y, x = group.attrs["origin"]
+    depth, height, _ = group["seg"].shape
+    assert (z, z + depth) == (1, 7)  # lesion from slice 1, head to slice 6
+    assert (y, y + height) == (50 - 8, 120 + 8)
+    assert x == 40 - 4 - 8  # the lesion, its support (4 px: grown 1.5 and feathered 3), eight more
+    assert (group["seg"][()] > 0).sum() == 40 * 20 * 3
+
+
+def test_windows_are_those_of_the_uncropped_scan(off_centre: tuple[Path, h5py.Group]) -> None:
+    folder, group = off_centre
+    blend = blend_map(read_scan(find_subject(folder)).labels.transpose(2, 1, 0) > 0, (5, 1, 1), Geometry())
+    expected = [(w.z, w.y, w.x, w.side) for w in windows_of(blend > 0, Geometry())]
+    stored = [(z + group.attrs["origin"][0], y + group.attrs["origin"][1], x + group.attrs["origin"][2], side) for z, y, x, side, _ in group["windows"]]
+    assert stored == expected
+
+
+def test_the_lesion_does_not_move_the_scale(off_centre: tuple[Path, h5py.Group]) -> None:
+    """Median and spread are those of the healthy part, N(100, 10)."""
+    center, scale = off_centre[1].attrs["normalisation"][0]
+    assert center == pytest.approx(100, abs=0.5)
+    assert scale == pytest.approx(10, rel=0.03)
+
+
 def test_windows_count_the_lesion(prepared: Path) -> None:
     with h5py.File(prepared, "r") as file:
         for group in file["subjects"].values():
@@ -188,6 +235,35 @@ def test_interrupted_and_resumed_is_the_straight_run(prepared: Path, tiny_cohort
     assert summary.resumed == after
     assert sorted(again + calls) == sorted(content(prepared))
     assert content(out) == content(prepared)
+
+
+@pytest.mark.parametrize("after", [1, 5])
+def test_killed_and_resumed_at_once_is_the_straight_run(prepared: Path, tiny_cohort: Path, tmp_path: Path, after: int) -> None:
+    """kill -9 of the writer while two workers are busy: nothing is left behind that holds the work file."""
+    out = tmp_path / "slices.h5"
+    process = get_context("spawn").Process(target=_killed, args=(tiny_cohort, out, after))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    summary = prepare([tiny_cohort], out, fractions=(0.6, 0.2, 0.2), workers=2, progress=False)
+    assert summary.resumed >= after
+    assert content(out) == content(prepared)
+
+
+def _killed(root: Path, out: Path, after: int) -> None:
+    """In a process of its own: prepare, and die within subject number `after`."""
+    write, written = store.write_record, []
+
+    def die(file: h5py.File, record: store.Record, partition: str, digest: int) -> None:
+        if len(written) == after:
+            group = file["subjects"].create_group(record.name)
+            group["image"] = record.image
+            os.kill(os.getpid(), signal.SIGKILL)
+        written.append(record.name)
+        write(file, record, partition, digest)
+
+    store.write_record = die
+    prepare([root], out, fractions=(0.6, 0.2, 0.2), workers=2, progress=False)
 
 
 def test_a_damaged_work_file_is_begun_anew(prepared: Path, tiny_cohort: Path, tmp_path: Path) -> None:
@@ -310,6 +386,12 @@ def test_read_header_tells_what_a_file_is(prepared: Path, tmp_path: Path) -> Non
     text.write_text("no")
     with pytest.raises(InputError, match="no readable HDF5 file"):
         store.read_header(text)
+    unfinished = tmp_path / "unfinished.h5"
+    shutil.copy(prepared, unfinished)
+    with h5py.File(unfinished, "r+") as file:
+        del file.attrs["complete"]
+    with pytest.raises(InputError, match="has not ended"):
+        store.read_header(unfinished)
     newer = tmp_path / "newer.h5"
     shutil.copy(prepared, newer)
     with h5py.File(newer, "r+") as file:

@@ -76,5 +76,6 @@ def _guarded(name: str, arguments: list[str]) -> int:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM):
             raise
         where = error.filename or "the output folder"
-        print(f"pathosyn {name}: {where}: found {error.strerror}; expected a folder with room that may be written; free some space or give another folder", file=sys.stderr)
+        told = f"{where}: found {error.strerror}; expected a folder with room that may be written; free some space or give another folder"
+        print(f"pathosyn {name}: {told}", file=sys.stderr)
         return BAD_INPUT

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import tyro
 
 from pathosyn.config import Config, Method, Networks, Train, default, paper, scaled
-from pathosyn.errors import InputError, refuse
+from pathosyn.errors import Fault, InputError, refuse
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,11 +82,11 @@ def parse(arguments: list[str]) -> TrainVerb:
 
 def _check(train: Train) -> None:
     """Numbers that no run can have."""
-    faults = []
-    for name, low in (("steps", 1), ("batch_pixels", 1), ("validate_every", 1), ("checkpoint_every", 1), ("devices", 1), ("nodes", 1)):
-        if getattr(train, name) < low:
-            faults += refuse(f"--train.{name.replace('_', '-')}", found=str(getattr(train, name)), expected=f"at least {low}", remedy="give a larger number").faults
+    faults: list[Fault] = []
+    for name in ("steps", "batch_pixels", "validate_every", "checkpoint_every", "devices", "nodes"):
+        if getattr(train, name) < 1:
+            faults.append(Fault(f"--train.{name.replace('_', '-')}", str(getattr(train, name)), "at least 1", "give a larger number"))
     if not train.lr > 0:
-        faults += refuse("--train.lr", found=str(train.lr), expected="a positive learning rate", remedy="give one, 1e-4 say").faults
+        faults.append(Fault("--train.lr", str(train.lr), "a positive learning rate", "give one, 1e-4 say"))
     if faults:
         raise InputError(faults)

@@ -12,6 +12,7 @@ import numpy as np
 from scipy import ndimage
 
 from pathosyn.config import Geometry
+from pathosyn.decomposition import feather
 from pathosyn.errors import refuse
 
 _SAME = 0.01  # an in-plane spacing within 1 % of the grid is taken as the grid
@@ -92,11 +93,7 @@ def blend_map(mask: np.ndarray, spacing: Sequence[float], geometry: Geometry) ->
         return result
     around = grown_box(box, [floor(end / step) for step in spacing], mask.shape)
     distance = distance_mm(np.asarray(mask[around], bool), spacing, limit=end + 1.0)
-    if geometry.feather_mm <= 0:
-        result[around] = distance <= geometry.grow_mm
-        return result
-    u = np.clip((distance - np.float32(geometry.grow_mm)) / np.float32(geometry.feather_mm), 0, 1)
-    result[around] = 1 - u * u * (3 - 2 * u)
+    result[around] = feather(distance, grow_mm=geometry.grow_mm, feather_mm=geometry.feather_mm)
     return result
 
 

@@ -152,7 +152,8 @@ def _borrowed(scan: Scan, folder: Path, at: tuple[float, float, float] | None) -
     back = np.linalg.inv(to_here)
     new = ndimage.affine_transform((labels > 0).astype(np.uint8), back[:3, :3], back[:3, 3], output_shape=scan.shape, order=0) > 0
     if not new.any():
-        raise refuse(f"{scan.name}: --from-mask-of {folder}", found="a lesion that falls between this scan's slices", expected="one at least a slice thick", remedy="take another")
+        where, found = f"{scan.name}: --from-mask-of {folder}", "a lesion that falls between this scan's slices"
+        raise refuse(where, found=found, expected="one at least a slice thick", remedy="take another subject's")
     return new, {"kind": "borrowed", "mask": str(files.seg), "sha256": file_sha256(files.seg), "from": files.name, "at_mm": list(at) if at else None}
 
 
@@ -183,5 +184,6 @@ def _resized(mask: Mask, scan: Scan, extent_mm: float, name: str) -> Mask:
     if int(grown.sum()) != int(grown[inner].sum()):
         box = box_of(mask) or ()
         room = min(min(b.start, n - b.stop) * step for b, n, step in zip(box, mask.shape, scan.spacing, strict=True))
-        raise refuse(where, found="a lesion that grows over the edge of the scan", expected=f"at most the {room:.1f} mm of room around it", remedy="grow it by less")
+        expected = f"at most the {room:.1f} mm of room around it"
+        raise refuse(where, found="a lesion that grows over the edge of the scan", expected=expected, remedy="grow it by less")
     return grown[inner]

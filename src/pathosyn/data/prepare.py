@@ -8,14 +8,11 @@ from __future__ import annotations
 import csv
 import errno
 import json
-import multiprocessing
 import os
-import sys
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,6 +20,7 @@ from typing import Any
 
 from pathosyn.config import CONTRASTS, Geometry
 from pathosyn.data import store
+from pathosyn.data import workers as processes
 from pathosyn.data.inpaint import KINDS
 from pathosyn.data.nifti import file_sha256
 from pathosyn.data.scene import record_of
@@ -83,29 +81,33 @@ def prepare(
     settings = store.settings_of(contrasts, geometry, inpaint, _version())
     part = out.with_name(out.name + ".part")
     names = [files.name for files in subjects]
+    pool: ProcessPoolExecutor | None = None
     try:
         if out.exists() and _is_same(out, settings, partitions, subjects):
             return _summary(out, names, len(names), start)
         out.parent.mkdir(parents=True, exist_ok=True)
+        pool, readers = processes.start(workers, len(subjects))
         with store.open_part(part) as file:
             done = _resumable(file, settings, subjects)
             todo = sorted((files for files in subjects if files.name not in done), key=lambda files: (-_bytes(files), files.name))
             work = partial(_work, contrasts=contrasts, geometry=geometry, inpaint=inpaint)
             faults: list[Fault] = []
             with track(len(subjects), "prepare", "subjects", done=len(done), show=progress) as bar:
-                for name, result in _computed(work, todo, workers):
+                for files, result in processes.in_order(work, todo, pool, most=readers + 2):
                     if isinstance(result, list):
                         faults += result
                     else:
-                        record, digest = result
-                        store.write_record(file, record, partitions[name], digest)
-                    bar.advance(note=name)
+                        store.write_record(file, result[0], partitions[files.name], result[1])
+                    bar.advance(note=files.name)
             if faults:
                 raise InputError(faults)
         store.finish(part, partitions, how)
         os.replace(part, out)
     except OSError as error:
         raise _unwritable(out, error) from error
+    finally:
+        if pool is not None:
+            pool.shutdown(wait=True, cancel_futures=True)
     return _summary(out, names, len(done), start)
 
 
@@ -236,39 +238,6 @@ def _row(files: SubjectFiles) -> dict[str, str]:
         return {}
     with table.open(encoding="utf-8-sig", newline="") as lines:
         return next((row for row in csv.DictReader(lines) if row.get("subject") == files.name), {})
-
-
-def _computed(work: Callable[[SubjectFiles], Result], todo: Sequence[SubjectFiles], workers: int | None) -> Iterator[tuple[str, Result]]:
-    """Results in the order of `todo`, with no more subjects in memory than there are workers and two."""
-    if workers is None:
-        workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    workers = min(workers, len(todo))
-    if workers < 2:
-        yield from ((files.name, work(files)) for files in todo)
-        return
-    # A forked worker starts at once; beside torch's threads, forking is not safe.
-    forks = "fork" in multiprocessing.get_all_start_methods() and sys.platform == "linux" and "torch" not in sys.modules
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("fork" if forks else "spawn")) as pool:
-        ahead: deque[tuple[str, Future[Result]]] = deque()
-        queue = iter(todo)
-        try:
-            for files in queue:
-                ahead.append((files.name, pool.submit(work, files)))
-                if len(ahead) > workers + 1:
-                    name, future = ahead.popleft()
-                    yield name, future.result()
-            while ahead:
-                name, future = ahead.popleft()
-                yield name, future.result()
-        except BrokenProcessPool as error:
-            raise refuse(
-                "prepare",
-                found="a reading process that ended abruptly",
-                expected="enough memory for the scans",
-                remedy="run the same command again with --workers 0, it resumes",
-            ) from error
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _summary(out: Path, names: Sequence[str], resumed: int, start: float) -> Summary:

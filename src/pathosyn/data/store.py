@@ -109,11 +109,8 @@ def write_settings(file: h5py.File, settings: dict[str, str]) -> None:
 
 
 def write_record(file: h5py.File, record: Record, partition: str, digest: int) -> None:
-    """Write one subject, flushed; a group that was cut short earlier is replaced."""
-    subjects = file["subjects"]
-    if record.name in subjects:
-        del subjects[record.name]
-    group = subjects.create_group(record.name)
+    """Write one subject, flushed."""
+    group = file["subjects"].create_group(record.name)
     plane = (1, *record.seg.shape[1:])
     group.create_dataset("image", data=record.image, chunks=(1, *record.image.shape[1:]))
     for name in ("seg", "foreground"):
