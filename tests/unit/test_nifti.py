@@ -10,6 +10,7 @@ import signal
 from itertools import permutations, product
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import nibabel as nib
 import numpy as np
@@ -74,11 +75,8 @@ def test_all_48_orientations_round_trip(tmp_path: Path, axes: tuple[int, ...], s
     np.testing.assert_array_equal(again.affine, volume.affine)
 
 
-SCALINGS = [(1.0, 0.0), (0.5, -3.0), (0.0, 5.0), (np.nan, np.nan), (-2.0, 1.0)]
-
-
 @pytest.mark.parametrize("dtype", [np.int16, np.uint8, np.uint16, np.int32, np.int64, np.uint64, np.float32, np.float64])
-@pytest.mark.parametrize(("slope", "inter"), SCALINGS)
+@pytest.mark.parametrize(("slope", "inter"), [(1.0, 0.0), (0.5, -3.0), (0.0, 5.0), (np.nan, np.nan), (-2.0, 1.0)])
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_outside_where_the_bytes_are_the_files_own(tmp_path: Path, dtype: Any, slope: float, inter: float, order: str) -> None:
     stored = np.random.default_rng(1).integers(0, 200, (*SHAPE, 1)).astype(dtype)
@@ -203,18 +201,9 @@ def test_files_that_are_no_scan(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.nii")
     analyze = save(tmp_path / "analyze.nii", ramp(), magic=b"")
     pair = save(tmp_path / "pair.nii", ramp(), magic=b"ni1")
-    expected = {
-        "missing.nii": "no such file",
-        "text.nii.gz": "not NIfTI",
-        "packed_text.nii.gz": "not NIfTI",
-        "empty.nii": "0 bytes",
-        "folder.nii.gz": "a folder",
-        "broken_link.nii": "link to nowhere.nii",
-        "pipe.nii": "not a plain file",
-        analyze.name: "Analyze",
-        pair.name: "pair",
-        "a\0b.nii": "null",
-    }
+    expected = {"missing.nii": "no such file", "text.nii.gz": "not NIfTI", "packed_text.nii.gz": "not NIfTI", "empty.nii": "0 bytes"}
+    expected |= {"folder.nii.gz": "a folder", "broken_link.nii": "link to nowhere.nii", "pipe.nii": "not a plain file", "a\0b.nii": "null"}
+    expected |= {analyze.name: "Analyze", pair.name: "pair"}
     for name, words in expected.items():
         assert words in fault_of(tmp_path / name), name
     line = fault_of(tmp_path / "two\nlines.nii")
@@ -223,11 +212,7 @@ def test_files_that_are_no_scan(tmp_path: Path) -> None:
 
 def test_unreadable_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = save(tmp_path / "scan.nii", ramp())
-
-    def forbidden(*_: Any, **__: Any) -> None:
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(Path, "open", forbidden)
+    monkeypatch.setattr(Path, "open", Mock(side_effect=PermissionError(13, "Permission denied")))
     assert "may not read" in fault_of(path)
     with pytest.raises(InputError, match="Permission denied"):
         file_sha256(path)
@@ -247,15 +232,10 @@ def test_damaged_files(tmp_path: Path) -> None:
     middle[len(packed) // 2 : len(packed) // 2 + 40] = bytes(40)
     path.write_bytes(middle)
     assert "damaged" in fault_of(path)
-    for length in (3, 200, 350, 400, len(plain) - 1):
+    for length, words in ((3, "not NIfTI"), (200, "header"), (350, "header"), (400, "(40 x 40 x 10)"), (len(plain) - 1, "fewer voxels")):
         (tmp_path / "cut.nii").write_bytes(plain[:length])
-        assert "found" in fault_of(tmp_path / "cut.nii")
-    (tmp_path / "cut.nii").write_bytes(plain[:-1])
-    assert "fewer voxels than its header says (40 x 40 x 10)" in fault_of(tmp_path / "cut.nii")
-
-
-def test_a_header_that_claims_a_petabyte_is_not_believed(tmp_path: Path) -> None:
-    path = save(tmp_path / "huge.nii.gz", ramp(), dim=[3, 32767, 32767, 32767, 1, 1, 1, 1])
+        assert words in fault_of(tmp_path / "cut.nii"), length
+    save(path, ramp(), dim=[3, 32767, 32767, 32767, 1, 1, 1, 1])  # 70 TB: not to be asked of the memory
     assert "cut short" in fault_of(path)
 
 
@@ -293,9 +273,9 @@ def test_scans_that_cannot_be_used(tmp_path: Path, stored: np.ndarray, fields: d
 def test_what_cannot_be_written_leaves_nothing_behind(tmp_path: Path) -> None:
     volume = read_volume(save(tmp_path / "scan.nii", np.random.default_rng(0).integers(0, 9999, (60, 60, 20)).astype(np.int16)))
     before = (tmp_path / "scan.nii").read_bytes()
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)  # a disk that is full after 20 kB
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))  # a disk that is full after 20 kB
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
     try:
         with pytest.raises(InputError, match="cannot be written"):
             write_volume(volume, tmp_path / "scan.nii")

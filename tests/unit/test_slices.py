@@ -104,6 +104,15 @@ def test_draw_is_pure_in_seed_and_step(path: Path) -> None:
     assert not same(slices.draw(0, **{**OPTIONS, "seed": 4}), batches[0])
 
 
+def test_seed_and_step_both_choose_everything(roomy: Slices) -> None:
+    options = {"batch_pixels": 30000, "healthy": 0.0}
+    chosen = [[(b.subject, b.z) for b in (roomy.draw(step, seed=seed, **options) for step in range(5))] for seed in (0, 1)]
+    assert chosen[0] != chosen[1]
+    first = [roomy.draw(step, seed=0, batch_pixels=30000, healthy=1.0) for step in range(8)]
+    places = {(b.subject[0], b.z[0], float(b.x[0].mean())) for b in first}
+    assert len(places) > 6
+
+
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_worker_processes_draw_the_same(path: Path, method: str) -> None:
     slices = Slices(path, "train")

@@ -1,7 +1,4 @@
-"""The training side of slices.h5: windows of one side length as a `LesionBatch`, drawn as a pure function of (seed, step).
-
-Uncompressed arrays are read through one memory map, without HDF5 in the way; the small compressed planes go through h5py.
-"""
+"""The training side of slices.h5: windows of one side length as a `LesionBatch`, drawn as a pure function of (seed, step)."""
 
 from __future__ import annotations
 
@@ -16,6 +13,7 @@ import h5py
 import numpy as np
 
 from pathosyn.data import holes
+from pathosyn.data.mapped import Mapped, mapped
 from pathosyn.data.store import Header, read_header
 from pathosyn.data.windows import Window, cut
 from pathosyn.errors import refuse
@@ -27,26 +25,6 @@ _COLUMNS = ("subject", "z", "y", "x", "side", "lesion_pixels")
 ROW = np.dtype([(name, np.int32) for name in _COLUMNS])
 _SLICES = 8  # slices that are tried for one outline
 _Change = tuple[bool, np.ndarray, np.ndarray]
-
-
-@dataclass
-class _Subject:
-    """One subject's arrays in this process: views into the memory map, and two compressed datasets."""
-
-    planes: list[np.ndarray]  # z → (C, H, W) float16
-    index: np.ndarray
-    blend: np.ndarray
-    inp: np.ndarray
-    ends: np.ndarray  # the support's pixels of slice z stand at ends[z] … ends[z + 1]
-    seg: h5py.Dataset
-    head: h5py.Dataset
-
-    def support(self, z: int) -> tuple[np.ndarray, np.ndarray, slice]:
-        """Rows and columns of the support in slice z, and where its values stand."""
-        height, width = self.planes[0].shape[-2:]
-        where = slice(int(self.ends[z]), int(self.ends[z + 1]))
-        rows, columns = np.divmod(self.index[where] - z * height * width, width)
-        return rows, columns, where
 
 
 @dataclass(frozen=True)
@@ -138,11 +116,11 @@ class Slices:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_opened": (0, None)}
 
-    def _subject(self, number: int) -> _Subject:
+    def _subject(self, number: int) -> Mapped:
         if self._opened[0] != os.getpid():
             file = h5py.File(self.path, "r")
             whole = np.memmap(self.path, np.uint8, mode="r")
-            self._opened = os.getpid(), lru_cache(maxsize=None)(lambda n: _opened_subject(file["subjects"][self.subjects[n]], whole))
+            self._opened = os.getpid(), lru_cache(maxsize=None)(lambda n: mapped(file["subjects"][self.subjects[n]], whole))
         return self._opened[1](number)
 
     def _image(self, number: int, window: Window) -> np.ndarray:
@@ -284,24 +262,3 @@ class Slices:
             subject=[self.subjects[n] for n in numbers],
             z=[sample.z for sample in samples],
         )
-
-
-def _opened_subject(group: h5py.Group, whole: np.memmap) -> _Subject:
-    image = group["image"]
-    offsets = np.empty(image.shape[0], np.int64)
-    chunks: list[Any] = []
-    image.id.chunk_iter(chunks.append)
-    for chunk in chunks:
-        offsets[chunk.chunk_offset[0]] = chunk.byte_offset
-    shape = image.shape[1:]
-    planes = [np.ndarray(shape, image.dtype, whole, int(offset)) for offset in offsets]
-    index, blend, inp = (_flat(group[name], whole) for name in ("support_index", "support_blend", "support_inp"))
-    ends = np.searchsorted(index, np.arange(len(planes) + 1) * (shape[-2] * shape[-1]))
-    return _Subject(planes, index, blend, inp, ends, group["seg"], group["foreground"])
-
-
-def _flat(dataset: h5py.Dataset, whole: np.memmap) -> np.ndarray:
-    """A contiguous dataset as a view into the file."""
-    if not dataset.size:
-        return dataset[()]
-    return np.ndarray(dataset.shape, dataset.dtype, whole, dataset.id.get_offset())

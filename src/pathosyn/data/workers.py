@@ -49,9 +49,7 @@ def _end_with(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _computed(
-    work: Callable[[SubjectFiles], Result], todo: Sequence[SubjectFiles], pool: ProcessPoolExecutor | None, most: int
-) -> Iterator[tuple[str, Result]]:
+def in_order(work: Callable[[Item], Result], todo: Sequence[Item], pool: ProcessPoolExecutor | None, *, most: int) -> Iterator[tuple[Item, Result]]:
     """Results in the order of `todo`, with no more than `most` of them in memory."""
     if pool is None:
         yield from ((item, work(item)) for item in todo)
