@@ -1,13 +1,14 @@
 """How close `prepare` is to the floor: the same files loaded by two processes and the same bytes written.
 
-    python benchmarks/prepare.py ../shared/data/tcga_lgg ../shared/data/brats2021 [--rounds 3] [--split FILE.csv]
+    python benchmarks/bench_prepare.py ../shared/data/tcga_lgg ../shared/data/brats2021 [--rounds 3] [--split FILE.csv]
 
 Floor   two processes read every file of every subject with nibabel (voxels as stored, decompressed), then the number of bytes of the finished slices file is
         written once and closed. Nothing is computed, nothing is handed between processes.
 Prepare the command itself, two workers, Inp as configured.
 
 The two alternate, `--rounds` times each, in fresh files; medians are printed. Inp is a separate, optional cost (a sparse solve a slice): its share is measured
-by a third run that fills the target with zeros, and the ratio to the floor is given with and without it.
+by a third run that leaves it out, and the ratio to the floor is given with and without it. Beside the seconds on the clock, which a busy machine
+lengthens, stands the processors' time of all processes; its ratio holds on a busy machine too.
 Peak memory is the largest resident size of one process (workers and writer separately), from the operating system.
 """
 
@@ -16,7 +17,6 @@ from __future__ import annotations
 import argparse
 import os
 import resource
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -40,28 +40,42 @@ def load(paths: list[Path]) -> int:
     return sum(np.asanyarray(nib.load(path).dataobj.get_unscaled()).nbytes for path in paths)
 
 
-def floor(roots: list[Path], out: Path, size: int) -> float:
-    """Seconds to load all files with two processes and to write `size` bytes."""
+class Spent:
+    """Seconds on the clock and of the processors (this process and those that it has ended) since it was made."""
+
+    def __init__(self) -> None:
+        self.clock, self.used = time.perf_counter(), self._used()
+
+    @staticmethod
+    def _used() -> float:
+        return sum(os.times()[:4])
+
+    def __call__(self) -> tuple[float, float]:
+        return time.perf_counter() - self.clock, self._used() - self.used
+
+
+def floor(roots: list[Path], out: Path, size: int) -> tuple[float, float]:
+    """Time to load all files with two processes and to write `size` bytes."""
     subjects = [[*files.images.values(), *([files.seg] if files.seg else [])] for root in roots for files in find_subjects(root)]
     block = np.random.default_rng(0).bytes(1 << 24)
-    start = time.perf_counter()
+    spent = Spent()
     with ProcessPoolExecutor(WORKERS, mp_context=get_context("fork")) as pool:
         sum(pool.map(load, subjects))
     with out.open("wb") as file:
         for left in range(size, 0, -len(block)):
             file.write(block[:left])
-    return time.perf_counter() - start
+    return spent()
 
 
-def run(roots: list[Path], out: Path, split: Path | None, *, fill: bool) -> tuple[float, Summary]:
-    """Seconds of one `prepare`, and what it wrote; without `fill`, Inp is left out."""
+def run(roots: list[Path], out: Path, split: Path | None, *, fill: bool) -> tuple[tuple[float, float], Summary]:
+    """Time of one `prepare`, and what it wrote; without `fill`, Inp is left out."""
     original = scene.fill
     if not fill:
         scene.fill = lambda kind, image, hole: image  # forked workers inherit it
     try:
-        start = time.perf_counter()
+        spent = Spent()
         summary = prepare(roots, out, split=split, workers=WORKERS, progress=False)
-        return time.perf_counter() - start, summary
+        return spent(), summary
     finally:
         scene.fill = original
 
@@ -90,7 +104,7 @@ def main() -> None:
     if arguments.peak:
         measure_peak(arguments)
         return
-    times: dict[str, list[float]] = {"floor": [], "prepare": [], "without Inp": []}
+    times: dict[str, list[tuple[float, float]]] = {"floor": [], "prepare": [], "without Inp": []}
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder)
         _, summary = run(arguments.roots, out / "warm.h5", arguments.split, fill=True)  # files into the page cache, and the size to write
@@ -100,14 +114,18 @@ def main() -> None:
             (out / "floor").unlink()
             for name, fill in (("prepare", True), ("without Inp", False)):
                 path = out / f"{number}-{fill}.h5"
-                seconds, _ = run(arguments.roots, path, arguments.split, fill=fill)
-                times[name].append(seconds)
+                spent, _ = run(arguments.roots, path, arguments.split, fill=fill)
+                times[name].append(spent)
                 path.unlink()
-    base = statistics.median(times["floor"])
+    base = np.median(times["floor"], axis=0)
     print(f"{summary.subjects} subjects, {summary.slices} slices, {summary.bytes / 1e6:.0f} MB written, load {os.getloadavg()[0]:.1f} at the end")
     for name, values in times.items():
-        middle = statistics.median(values)
-        print(f"{name:12s} {middle:7.2f} s  {summary.slices / middle:7.0f} slices/s  {middle / base:5.2f} x floor   ({', '.join(f'{v:.2f}' for v in values)})")
+        clock, used = np.median(values, axis=0)
+        rounds = ", ".join(f"{value[0]:.1f}" for value in values)
+        print(
+            f"{name:12s} {clock:6.2f} s ({rounds})  {summary.slices / clock:5.0f} slices/s  {clock / base[0]:5.2f} x floor"
+            f"  | processors {used:6.2f} s  {used / base[1]:5.2f} x floor"
+        )
     own, workers = peaks(arguments)
     print(f"peak memory  writer {own:.0f} MB, largest worker {workers:.0f} MB")
 

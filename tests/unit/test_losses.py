@@ -130,7 +130,7 @@ def test_equation_15() -> None:
     assert losses.total_loss(sub=0.0, diff=one, dev=two, syn=three, lam_diff=1.0, lam_dev=0.0, lam_syn=0.0).item() == 1.0
 
 
-def test_losses_do_not_take_nan_for_an_answer() -> None:
+def test_nan_on_the_support_is_seen() -> None:
     error = torch.zeros(1, 1, 16, 16)
     error[..., 4, 4] = math.nan
     assert masked_mean(error, square(4)).isnan(), "a NaN on the support must be seen"

@@ -106,7 +106,7 @@ def test_impossible_widths_of_f_sub_are_refused(widths: tuple[int, ...], message
 
 
 def test_impossible_widths_of_eps_theta_are_refused() -> None:
-    with pytest.raises(ValueError, match="networks.eps: every width"):
+    with pytest.raises(ValueError, match=r"networks\.eps: every width"):
         DeviationNetwork(1, 3, (16, 20), 1)
 
 
@@ -114,7 +114,7 @@ def test_parameter_count() -> None:
     assert parameter_count(nn.Sequential(nn.Linear(3, 4), nn.Conv2d(2, 5, 3))) == 3 * 4 + 4 + 2 * 5 * 9 + 5
 
 
-def test_default_sizes_build_at_every_bucket() -> None:
+def test_default_sizes_run_at_a_bucket_that_is_no_power_of_two() -> None:
     sizes = Networks()
     network = DeviationNetwork(3, 8, sizes.eps, sizes.blocks).eval()
     with torch.no_grad():
