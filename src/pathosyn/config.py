@@ -73,6 +73,8 @@ class Method:
     """σ of the Gaussian in the paper's S and in the ring weight (Eq. 11), pixels."""
     inpaint: Literal["harmonic", "biharmonic"] = "harmonic"
     """Inp(x, m): the pseudo-healthy target of Eq. 3."""
+    fill: bool = True
+    """f_sub corrects a smooth filling of the hole made from the same input, instead of starting from zeros."""
     warmup: float = 0.1
     """Share of the substrate's steps in which lesion windows with the Inp target are mixed in; 1: throughout, no healthy holes."""
     noise_mm: float = 2.0
@@ -143,6 +145,7 @@ def paper() -> Method:
         scale_residual=False,
         tanh_delta=3.0,
         inpaint="biharmonic",
+        fill=False,
         warmup=1.0,
         noise_mm=0.0,
         # Through Eq. 12 an error in ε̂ is 157 times larger in r̂_0 at T: with λ = 1 these two would be all of Eq. 15.

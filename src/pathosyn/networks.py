@@ -11,14 +11,15 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d, interpolate, pad
 
-from pathosyn.types import Image
+from pathosyn.types import Image, Mask
 
 GROUPS = 8
 
 
-def substrate_network(contrasts: int, widths: tuple[int, ...]) -> nn.Module:
-    """f_sub: (B, 2C + 1, H, W) → (B, C, H, W). H and W are multiples of 16; `widths` are the stem's and the four stages', multiples of 8."""
+def substrate_unet(contrasts: int, widths: tuple[int, ...]) -> nn.Module:
+    """(B, 2C + 1, H, W) → (B, C, H, W). H and W are multiples of 16; `widths` are the stem's and the four stages', multiples of 8."""
     from monai.networks.nets.basic_unet import BasicUNet
 
     _check_widths("networks.sub", widths, length=5)
@@ -31,6 +32,41 @@ def substrate_network(contrasts: int, widths: tuple[int, ...]) -> nn.Module:
         # Instance norm would erase the absolute intensity that an inpainter must carry into the hole.
         norm=("group", {"num_groups": GROUPS}),
     )
+
+
+def smooth_fill(x: Image, visible: Mask, *, sweeps: int = 4) -> Image:
+    """x (B, C, H, W) where `visible` is 1, a near-harmonic filling from its surroundings where it is 0; nothing of x under a 0 is used.
+
+    A pyramid: each level averages what it can see, and on the way up a level's holes take the coarser level's values and are relaxed by `sweeps`
+    3×3 averages (Jacobi steps on the Laplace equation). A few pooling passes, against a sparse solve for `data.inpaint.harmonic`."""
+    seen = torch.where(visible > 0, x, torch.zeros((), dtype=x.dtype, device=x.device))
+    if min(x.shape[2:]) > 1 and bool((visible == 0).any()):
+        weight = avg_pool2d(visible, 2, ceil_mode=True)
+        coarse = avg_pool2d(seen, 2, ceil_mode=True) / weight.clamp(min=1e-6)
+        coarse = smooth_fill(coarse, (weight > 0).to(x.dtype), sweeps=sweeps)
+        seen = torch.where(visible > 0, seen, interpolate(coarse, size=x.shape[2:], mode="bilinear"))
+        for _ in range(sweeps):
+            averaged = avg_pool2d(pad(seen, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+            seen = torch.where(visible > 0, seen, averaged)
+    return seen
+
+
+class SubstrateNetwork(nn.Module):
+    """f_sub. `fill`: the U-Net corrects `smooth_fill`, starting from it; otherwise (the paper) it starts from zeros under the hole."""
+
+    def __init__(self, contrasts: int, widths: tuple[int, ...], *, fill: bool) -> None:
+        super().__init__()
+        self.fill = fill
+        self.net = substrate_unet(contrasts, widths)
+        if fill:
+            nn.init.zeros_(self.net.final_conv.weight)
+            nn.init.zeros_(self.net.final_conv.bias)
+
+    def forward(self, x: Image, visible: Mask, flags: Image) -> Image:
+        """x (B, C, H, W), `visible` (B, 1, H, W) 1 outside the hole, `flags` (B, C, H, W) 1 for contrasts that are there; returns (B, C, H, W)."""
+        start = smooth_fill(x, visible) if self.fill else torch.where(visible > 0, x, torch.zeros((), dtype=x.dtype, device=x.device))
+        out = self.net(torch.cat([start, visible, flags], dim=1)).float()
+        return start + out if self.fill else out
 
 
 class DeviationNetwork(nn.Module):

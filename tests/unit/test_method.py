@@ -1,75 +1,27 @@
-"""PathoSyn on toy windows: Alg. 1 and 2, who sees what, who learns from what, both columns of DESIGN §3."""
+"""PathoSyn in training, on toy windows: Alg. 1, who sees what, who learns from what, both columns of DESIGN §3."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from pathosyn import decomposition as dec
-from pathosyn import diffusion, rng
-from pathosyn.config import Config, Method, Networks, Weights, default, paper
-from pathosyn.losses import masked_mean
-from pathosyn.methods import build
+from pathosyn import losses, rng
+from pathosyn.config import Weights, default, paper
 from pathosyn.methods.pathosyn import PathoSyn
-from pathosyn.types import Controls, LesionBatch
+from pathosyn.types import LesionBatch
 
-SIDE = 32
 BOTH = pytest.mark.parametrize("preset", ["default", "paper"])
-
-
-def make(method: Method, **fields: object) -> PathoSyn:
-    """A tiny method; the layers that start at 0 get weights, so that every input counts."""
-    torch.manual_seed(0)
-    config = Config(contrasts=("t1", "flair"), networks=Networks(sub=(8, 8, 8, 8, 8), eps=(8, 16)), method=replace(method, **fields))  # type: ignore[arg-type]
-    built = build(config)
-    for parameter in built.parameters():
-        if not parameter.any():
-            nn.init.normal_(parameter, std=0.05)
-    return built
-
-
-@pytest.fixture(scope="module")
-def tiny() -> dict[str, PathoSyn]:
-    return {"default": make(default()), "paper": make(paper())}
-
-
-@pytest.fixture(autouse=True)
-def _as_new(tiny: dict[str, PathoSyn]) -> Iterator[None]:
-    yield
-    for method in tiny.values():
-        method.zero_grad(set_to_none=True)
-
-
-def batch_of(count: int = 3, *, healthy: tuple[bool, ...] | None = None, present: list[list[int]] | None = None) -> LesionBatch:
-    """Windows with disks of different size; a missing contrast is 0."""
-    draw = torch.Generator().manual_seed(5)
-    y, x = torch.meshgrid(torch.arange(SIDE), torch.arange(SIDE), indexing="ij")
-    distance = torch.stack([((y - 15) ** 2 + (x - 16) ** 2).float().sqrt() - 3 - i for i in range(count)])[:, None].clip(min=0)
-    known = torch.tensor(present).bool() if present else torch.ones(count, 2, dtype=torch.bool)
-    scan = torch.randn(count, 2, SIDE, SIDE, generator=draw) * known[:, :, None, None]
-    target = torch.randn(count, 2, SIDE, SIDE, generator=draw) * known[:, :, None, None]
-    return LesionBatch(
-        x=scan,
-        m=(distance == 0).float(),
-        S=dec.feather(distance, grow_mm=1.5, feather_mm=3.0),
-        x_ph=target,
-        present=known,
-        healthy=torch.tensor(healthy or (False,) * count),
-        subject=[f"s{i}" for i in range(count)],
-        z=list(range(count)),
-    )
+Batches = Callable[..., LesionBatch]
+Maker = Callable[..., PathoSyn]
+Tiny = dict[str, PathoSyn]
 
 
 def streams(keys: range) -> list[torch.Generator]:
     return [rng.generator("test", i) for i in keys]
-
-
-def some(batch: LesionBatch, i: int) -> LesionBatch:
-    return batch.shard(i, len(batch))
 
 
 def known_of(batch: LesionBatch) -> Tensor:
@@ -91,18 +43,7 @@ class Fixed(nn.Module):
         return self.answer
 
 
-class Knowing(nn.Module):
-    """eps_theta that knows r_0: its answer is the true target at every t."""
-
-    def __init__(self, r0: Tensor, method: PathoSyn) -> None:
-        super().__init__()
-        self.r0, self.schedule, self.prediction = r0, method.schedule, method.config.method.prediction
-
-    def forward(self, r_t: Tensor, _: Tensor, t: Tensor) -> Tensor:
-        return diffusion.target(self.r0, diffusion.predict_eps(r_t, self.r0, t, self.schedule), t, self.schedule, prediction=self.prediction)
-
-
-def test_parts_are_those_of_the_composition(tiny: dict[str, PathoSyn]) -> None:
+def test_parts_are_those_of_the_composition(tiny: Tiny, batch_of: Batches) -> None:
     batch = batch_of()
     G = dec.smooth(batch.m, sigma=2.0)  # noqa: N806
     ours, printed = tiny["default"].parts(batch), tiny["paper"].parts(batch)
@@ -111,7 +52,7 @@ def test_parts_are_those_of_the_composition(tiny: dict[str, PathoSyn]) -> None:
 
 
 @BOTH
-def test_f_sub_never_sees_what_lies_under_the_support(preset: str, tiny: dict[str, PathoSyn]) -> None:
+def test_f_sub_never_sees_what_lies_under_the_support(preset: str, tiny: Tiny, batch_of: Batches) -> None:
     method, batch = tiny[preset], batch_of()
     hidden = method.parts(batch).support
     f = method.substrate(batch.x, hidden, known_of(batch))
@@ -121,7 +62,7 @@ def test_f_sub_never_sees_what_lies_under_the_support(preset: str, tiny: dict[st
 
 
 @BOTH
-def test_staged_players_leave_each_other_alone(preset: str, tiny: dict[str, PathoSyn]) -> None:
+def test_staged_players_leave_each_other_alone(preset: str, tiny: Tiny, batch_of: Batches) -> None:
     method, batch = tiny[preset], batch_of()
     method.losses(batch, player="eps", rng=streams(range(3)))["loss"].backward()
     assert has_gradient(method.eps) and not has_gradient(method.sub)
@@ -130,22 +71,21 @@ def test_staged_players_leave_each_other_alone(preset: str, tiny: dict[str, Path
     assert has_gradient(method.sub) and not has_gradient(method.eps)
 
 
-def test_joint_training_reaches_f_sub_through_r0_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """L_diff for a constant output depends on f_sub through r_0 only: v = √ᾱ ε - √(1-ᾱ) r_0."""
-    method, batch = make(default(), joint=True, weights=Weights(out=0, inside=0, diff=1, dev=0, syn=0)), batch_of()
-    monkeypatch.setattr(method, "eps", Fixed(torch.zeros_like(batch.x)))
+def test_joint_training_reaches_f_sub_through_r0(make_method: Maker, batch_of: Batches, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a constant output L_diff depends on f_sub through r_0 alone: v = √ᾱ ε - √(1-ᾱ) r_0."""
+    method, batch = make_method(default(), joint=True, weights=Weights(out=0, inside=0, diff=1, dev=0, syn=0)), batch_of()
+    monkeypatch.setitem(method._modules, "eps", Fixed(torch.zeros_like(batch.x)))
     method.losses(batch, player="both", rng=streams(range(3)))["loss"].backward()
     assert has_gradient(method.sub)
 
 
 @BOTH
 @pytest.mark.parametrize("player", ["sub", "eps", "both"])
-def test_batch_is_the_mean_of_its_samples(preset: str, player: str, tiny: dict[str, PathoSyn]) -> None:
+def test_batch_is_the_mean_of_its_samples(preset: str, player: str, tiny: Tiny, batch_of: Batches) -> None:
     method, batch = tiny[preset], batch_of(present=[[1, 1], [1, 0], [1, 1]])
     with torch.no_grad():
         together = method.losses(batch, player=player, rng=streams(range(3)))
-        alone = [method.losses(some(batch, i), player=player, rng=streams(range(i, i + 1))) for i in range(3)]
-    assert set(together) >= {"loss"}
+        alone = [method.losses(batch.shard(i, 3), player=player, rng=streams(range(i, i + 1))) for i in range(3)]
     for name, value in together.items():
         single = torch.stack([terms[name] for terms in alone])
         expected = single.square().mean().sqrt() if name == "std_r0" else single.mean()
@@ -153,16 +93,16 @@ def test_batch_is_the_mean_of_its_samples(preset: str, player: str, tiny: dict[s
 
 
 @BOTH
-def test_alg_1_as_written_out(preset: str, tiny: dict[str, PathoSyn]) -> None:
-    """Both columns against a transcription of Alg. 1, with ᾱ, sample by sample."""
+def test_alg_1_as_written_out(preset: str, tiny: Tiny, batch_of: Batches) -> None:
+    """Both columns against a transcription of Alg. 1, with ᾱ, sample by sample. L_syn of `paper` has a test of its own."""
     method, batch, config = tiny[preset], batch_of(), tiny[preset].config.method
     printed, lam = preset == "paper", config.weights
     with torch.no_grad():
         terms = method.losses(batch, player="both", rng=streams(range(3)))
-    sums = dict.fromkeys(("sub", "diff", "pat", "ring", "syn"), 0.0)
+    sums = dict.fromkeys(("sub", "diff", "pat", "ring", "leak", "syn"), 0.0)
     for i, stream in enumerate(streams(range(3))):
         t = int(torch.randint(1, 1001, (1,), generator=stream))
-        eps = torch.randn(2, SIDE, SIDE, generator=stream)
+        eps = torch.randn(2, 32, 32, generator=stream)
         x, m, S, x_ph = batch.x[i], batch.m[i, 0], batch.S[i, 0], batch.x_ph[i]  # noqa: N806
         G, ab = dec.smooth(batch.m[i : i + 1], sigma=2.0)[0, 0], float(method.schedule.alpha_bar[t])  # noqa: N806
         D, S = (m, G) if printed else ((S > 0).float(), S)  # noqa: N806
@@ -184,45 +124,113 @@ def test_alg_1_as_written_out(preset: str, tiny: dict[str, PathoSyn]) -> None:
         sums["diff"] += float((((wanted - output) * D) ** 2).sum() / (2 * D.sum())) / 3
         sums["pat"] += float(((r0_hat - r0) * D).abs().sum() / (2 * D.sum())) / 3
         sums["ring"] += float(((r0_hat - r0) * ring).abs().sum() / (2 * ring.sum())) / 3
-        sums["syn"] += float(((x_hat - x) * S * D).abs().sum() / (2 * (S * D).sum())) / 3
+        sums["leak"] += float((r0_hat * (1 - D)).abs().sum() / (2 * (1 - D).sum())) / 3
+        sums["syn"] += float(((x_hat - x) * S).abs().sum() / (2 * S.sum())) / 3
+    if printed:
+        del sums["syn"]
+    else:
+        dev = lam.pat * sums["pat"] + lam.ring * sums["ring"] + lam.leak * sums["leak"]
+        sums["loss"] = sums["sub"] + lam.diff * sums["diff"] + lam.dev * dev + lam.syn * sums["syn"]
     assert {name: float(terms[name]) for name in sums} == pytest.approx(sums, rel=2e-3)
 
 
-def test_alg_2_as_written_out() -> None:
-    """The printed loop, with ᾱ: T ancestral steps on the mask, σ² the posterior variance."""
-    method, batch = make(paper(), solver="ancestral", timesteps=8, beta_start=0.05, beta_end=0.5, steps=8), batch_of()
-    fields = [torch.randn(3, 2, SIDE, SIDE, generator=torch.Generator().manual_seed(k)) for k in range(9)]
-    x_sub = method.substrate(batch.x, batch.m, known_of(batch)).detach()
-    beta = torch.linspace(0.05, 0.5, 8)
-    alpha, ab = 1 - beta, torch.cumprod(1 - beta, 0)
-    condition = torch.cat([x_sub, batch.m, 0 * batch.m, torch.ones_like(batch.x)], 1)
-    r = fields[0] * batch.m
-    for t in range(8, 0, -1):
-        a, b, before = alpha[t - 1], ab[t - 1], ab[t - 2] if t > 1 else torch.tensor(1.0)
-        with torch.no_grad():
-            eps_hat = method.eps(r, condition, torch.full((3,), t))
-        z = fields[9 - t] if t > 1 else 0.0
-        r = (r - (1 - a) / (1 - b).sqrt() * eps_hat) / a.sqrt() + ((1 - a) * (1 - before) / (1 - b)).sqrt() * z
-        r = r * batch.m
-    assert torch.allclose(method.draw(batch, x_sub, fields.__getitem__), r, atol=2e-4)
+@pytest.mark.xfail(reason="finding F1: `paper` weighs L_syn by S ⊙ m, the print by S, most of which lies outside a small m")
+def test_l_syn_of_paper_counts_the_whole_blend_map(tiny: Tiny, batch_of: Batches, monkeypatch: pytest.MonkeyPatch) -> None:
+    method, batch = tiny["paper"], batch_of()
+    monkeypatch.setitem(method._modules, "sub", Fixed(batch.x_ph))
+    monkeypatch.setitem(method._modules, "eps", Fixed(torch.zeros_like(batch.x)))
+    with torch.no_grad():
+        given = method.losses(batch, player="both", rng=streams(range(3)))["syn"]
+    x_hat = []
+    for i, stream in enumerate(streams(range(3))):
+        t = torch.randint(1, 1001, (1,), generator=stream)
+        eps, ab = torch.randn(2, 32, 32, generator=stream), method.schedule.alpha_bar[t].float()
+        r0 = dec.saturate((batch.x[i] - batch.x_ph[i]) * batch.m[i], delta=3.0)
+        x_hat.append(batch.x_ph[i] + dec.smooth(batch.m, sigma=2.0)[i] * (r0 + ((1 - ab) / ab).sqrt() * eps) * batch.m[i])
+    expected = losses.synthesis_loss(torch.stack(x_hat), batch.x, dec.smooth(batch.m, sigma=2.0))
+    assert float(given) == pytest.approx(float(expected), rel=1e-3)
 
 
-@pytest.mark.parametrize("fields", [{}, {"solver": "ancestral"}, {"prediction": "r0"}, {"composition": "paper", "prediction": "eps", "zero_terminal_snr": False}])
-def test_networks_that_know_the_truth_draw_the_true_lesion(fields: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
-    method, batch = make(default(), clamp_quantile=0.0, steps=10, **fields), batch_of()
-    method.r_scale.copy_(torch.tensor([2.0, 0.5]))
-    parts, f = method.parts(batch), batch.x_ph
-    r = (batch.x - f) * parts.support
-    monkeypatch.setattr(method, "sub", Fixed(f))
-    monkeypatch.setattr(method, "eps", Knowing(r / method.r_scale.view(1, 2, 1, 1), method))
-    terms = method.losses(batch, player="eps", rng=streams(range(3)))
-    drawn = method.synthesize(batch, controls=Controls())
-    assert (drawn.r - r).abs().max() < 1e-2
-    assert float(terms["diff"]) < 1e-6 and float(terms["pat"]) < 1e-2
-    assert float(terms["std_r0"]) == pytest.approx(float(masked_mean(r**2, parts.support)) ** 0.5, rel=1e-4)
-    if method.config.method.composition == "paper":
-        assert torch.allclose(drawn.x_hat, f + parts.S * r, atol=1e-2)
-    else:
-        assert float(terms["syn"]) < 1e-2
-        one = (batch.S == 1).expand_as(batch.x)
-        assert torch.allclose(drawn.x_hat[one], batch.x[one], atol=1e-2)
+@pytest.mark.parametrize("prediction, weighted", [("eps", True), ("v", False), ("r0", False)])
+def test_no_time_dominates_the_deviation_loss(prediction: str, weighted: bool, make_method: Maker) -> None:
+    method = make_method(default(), prediction=prediction, zero_terminal_snr=False)
+    weight = method._time_weight(torch.tensor([1, 500, 1000]))
+    assert (weight is not None) == weighted
+    if weight is not None:
+        assert weight.tolist() == pytest.approx(method.schedule.alpha_bar[[1, 500, 1000]].sqrt().tolist(), rel=1e-5)
+
+
+def test_healthy_holes_teach_f_sub_only(make_method: Maker, batch_of: Batches) -> None:
+    method = make_method(default(), joint=True)
+    mixed, lesions = batch_of(healthy=(False, True, False)), batch_of()
+    with torch.no_grad():
+        terms = method.losses(mixed, player="both", rng=streams(range(3)))
+        alone = [method.losses(lesions.shard(i, 3), player="both", rng=streams(range(i, i + 1))) for i in (0, 2)]
+        nothing = method.losses(batch_of(healthy=(True, True, True)), player="eps", rng=streams(range(3)))
+    for name in ("diff", "pat", "ring", "syn"):
+        assert float(terms[name]) == pytest.approx(sum(float(t[name]) for t in alone) / 2, rel=1e-3)
+        assert float(nothing[name]) == 0.0
+
+
+@BOTH
+@pytest.mark.parametrize("player", ["sub", "eps"])
+def test_missing_contrast_stays_out_of_the_losses(preset: str, player: str, tiny: Tiny, batch_of: Batches, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the networks answer on a missing contrast costs nothing."""
+    method, batch, draw = tiny[preset], batch_of(present=[[1, 1], [1, 0], [0, 1]]), torch.Generator().manual_seed(1)
+    f, output, junk = (torch.randn(batch.x.shape, generator=draw) for _ in range(3))
+    values = []
+    for extra in (0.0, 50.0 * junk * (1 - known_of(batch))):
+        monkeypatch.setitem(method._modules, "sub", Fixed(f + extra))
+        monkeypatch.setitem(method._modules, "eps", Fixed(output + extra))
+        terms = method.losses(batch, player=player, rng=streams(range(3)))
+        values.append({name: float(value) for name, value in terms.items()})
+    assert values[0] == values[1]
+
+
+@pytest.mark.xfail(reason="finding F2: f_sub is shown x of a missing contrast outside the support; it should be shown x ⊙ known")
+@BOTH
+def test_values_of_a_missing_contrast_change_nothing(preset: str, tiny: Tiny, batch_of: Batches) -> None:
+    method, batch = tiny[preset], batch_of(present=[[1, 1], [1, 0], [0, 1]])
+    hidden, known = method.parts(batch).support, known_of(batch)
+    given = method.substrate(batch.x + 7.0 * (1 - known), hidden, known)
+    assert torch.equal(given, method.substrate(batch.x, hidden, known)) and not given[~batch.present].any()
+
+
+@pytest.mark.parametrize("joint", [False, True])
+def test_begin_measures_rms_and_extreme_on_the_support(joint: bool, make_method: Maker, batch_of: Batches, monkeypatch: pytest.MonkeyPatch) -> None:
+    method, batch = make_method(default(), clamp_quantile=1.0), batch_of(present=[[1, 1], [1, 0], [1, 1]])
+    f = torch.randn(batch.x.shape, generator=torch.Generator().manual_seed(9))
+    monkeypatch.setitem(method._modules, "sub", Fixed(f))
+    logged = method.begin("joint" if joint else "deviation", [batch.shard(0, 2), batch.shard(1, 2)] if joint else [batch])
+    for c in range(2):
+        residual = (batch.x - (batch.x_ph if joint else f))[:, c][(batch.D[:, 0] > 0) & batch.present[:, c, None, None]]
+        rms = float(residual.square().mean().sqrt())
+        assert logged["r_scale"][c] == float(method.r_scale[c]) == pytest.approx(rms, rel=1e-5)
+        assert float(method.r_max[c]) == pytest.approx(float(residual.abs().max()) / rms, rel=1e-5)
+    scaled = method.to_scaled(batch.x)
+    assert torch.allclose(method.from_scaled(scaled), batch.x, atol=1e-6)
+
+
+def test_begin_leaves_the_scale_alone_where_it_is_not_asked_for(tiny: Tiny, batch_of: Batches) -> None:
+    assert tiny["paper"].begin("joint", [batch_of()]) == {} and tiny["default"].begin("substrate", [batch_of()]) == {}
+    assert tiny["paper"].r_scale.tolist() == tiny["default"].r_scale.tolist() == [1.0, 1.0]
+
+
+def test_paper_saturates_and_never_undoes_it(tiny: Tiny) -> None:
+    r = torch.full((1, 2, 4, 4), 3.0)
+    assert torch.allclose(tiny["paper"].from_scaled(tiny["paper"].to_scaled(r)), 0.7616 * r, atol=1e-3)
+    assert torch.equal(tiny["default"].from_scaled(tiny["default"].to_scaled(r)), r)
+
+
+def test_stages(tiny: Tiny) -> None:
+    substrate, deviation = tiny["default"].stages
+    assert (substrate.players, deviation.players, substrate.share + deviation.share) == (("sub",), ("eps",), 1.0)
+    assert [substrate.healthy(p) for p in (0.0, 0.05, 0.1, 1.0)] == pytest.approx([0.5, 0.75, 1.0, 1.0]), "λ_in fades out over the warm-up"
+    assert deviation.healthy(0.3) == 0.0
+    (joint,) = tiny["paper"].stages
+    assert joint.players == ("both",) and joint.healthy(0.5) == 0.0, "as printed there are no healthy holes"
+
+
+def test_epsilon_prediction_cannot_start_at_zero_snr(make_method: Maker) -> None:
+    with pytest.raises(ValueError, match="zero SNR"):
+        make_method(paper(), zero_terminal_snr=True)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from pathosyn import decomposition, diffusion, losses, rng
 from pathosyn.config import Config
 from pathosyn.methods import Stage
-from pathosyn.networks import DeviationNetwork, substrate_network
+from pathosyn.networks import DeviationNetwork, SubstrateNetwork
 from pathosyn.types import Controls, Image, LesionBatch, Mask, Soft, Synthesis, Times
 
 
@@ -43,7 +43,7 @@ class PathoSyn(nn.Module):
         contrasts, method = len(config.contrasts), config.method
         if method.prediction == "eps" and method.zero_terminal_snr:
             raise ValueError("prediction='eps' cannot start at zero SNR, where r_T holds no r_0: set zero_terminal_snr=False")
-        self.sub = substrate_network(contrasts, config.networks.sub)
+        self.sub = SubstrateNetwork(contrasts, config.networks.sub, fill=method.fill)
         self.eps = DeviationNetwork(contrasts, 2 * contrasts + 2, config.networks.eps, config.networks.blocks)
         self.register_buffer("r_scale", torch.ones(contrasts))
         self.register_buffer("r_max", torch.zeros(contrasts))
@@ -80,9 +80,7 @@ class PathoSyn(nn.Module):
 
     def substrate(self, x: Image, hidden: Mask, known: Image) -> Image:
         """f_sub(x ⊙ (1 - hidden), 1 - hidden): nothing of x under `hidden` reaches the network. Missing contrasts come out as 0."""
-        visible = 1.0 - hidden
-        flags = known.expand(-1, -1, *x.shape[2:])
-        return self.sub(torch.cat([torch.where(hidden > 0, 0.0, x), visible, flags], dim=1)).float() * known
+        return self.sub(x * known, 1.0 - hidden, known.expand(-1, -1, *x.shape[2:])) * known
 
     def condition(self, x: Image, x_sub: Image, m: Mask, parts: Parts) -> Image:
         """What eps_theta sees beside r_t. paper: x_sub and m. default: x_sub inside D with the scan itself around it, whose noise and sharpness

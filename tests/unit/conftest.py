@@ -1,0 +1,81 @@
+"""A tiny PathoSyn and toy windows for the unit tests of the method. torch and MONAI are imported on first use only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pathosyn.config import Config, Method, Networks, default, paper
+
+if TYPE_CHECKING:
+    from pathosyn.methods.pathosyn import PathoSyn
+    from pathosyn.types import LesionBatch
+
+SIDE = 32
+
+
+def _make(method: Method, **fields: object) -> PathoSyn:
+    import torch
+
+    from pathosyn.methods import build
+
+    torch.manual_seed(0)
+    config = Config(contrasts=("t1", "flair"), networks=Networks(sub=(8, 8, 8, 8, 8), eps=(8, 16)), method=replace(method, **fields))  # type: ignore[arg-type]
+    built = build(config)
+    for parameter in built.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.05)
+    return built
+
+
+@pytest.fixture(scope="session")
+def make_method() -> Callable[..., PathoSyn]:
+    """(preset, **fields of it) → a tiny method; layers that start at 0 are given weights, so that every input counts."""
+    return _make
+
+
+@pytest.fixture(scope="session")
+def _two_methods() -> dict[str, PathoSyn]:
+    return {"default": _make(default()), "paper": _make(paper())}
+
+
+@pytest.fixture
+def tiny(_two_methods: dict[str, PathoSyn]) -> Iterator[dict[str, PathoSyn]]:
+    """Both presets, built once; gradients are cleared, statistics put back."""
+    yield _two_methods
+    for method in _two_methods.values():
+        method.zero_grad(set_to_none=True)
+        method.r_scale.fill_(1.0)
+        method.r_max.fill_(0.0)
+
+
+def _batch_of(count: int = 3, *, healthy: tuple[bool, ...] | None = None, present: list[list[int]] | None = None) -> LesionBatch:
+    import torch
+
+    from pathosyn.decomposition import feather
+    from pathosyn.types import LesionBatch
+
+    draw = torch.Generator().manual_seed(5)
+    y, x = torch.meshgrid(torch.arange(SIDE), torch.arange(SIDE), indexing="ij")
+    distance = torch.stack([((y - 15) ** 2 + (x - 16) ** 2).float().sqrt() - 3 - i for i in range(count)])[:, None].clip(min=0)
+    known = torch.tensor(present).bool() if present else torch.ones(count, 2, dtype=torch.bool)
+    scan, target = (torch.randn(count, 2, SIDE, SIDE, generator=draw) * known[:, :, None, None] for _ in range(2))
+    return LesionBatch(
+        x=scan,
+        m=(distance == 0).float(),
+        S=feather(distance, grow_mm=1.5, feather_mm=3.0),
+        x_ph=target,
+        present=known,
+        healthy=torch.tensor(healthy or (False,) * count),
+        subject=[f"s{i}" for i in range(count)],
+        z=list(range(count)),
+    )
+
+
+@pytest.fixture(scope="session")
+def batch_of() -> Callable[..., LesionBatch]:
+    """(count, healthy=…, present=…) → two-contrast windows of 32 px with disks of radius 3, 4, …; a missing contrast is 0."""
+    return _batch_of
