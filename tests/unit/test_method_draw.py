@@ -125,8 +125,10 @@ def test_a_sample_draws_the_same_alone_and_in_a_batch(preset: str, tiny: Tiny, b
     together = method.synthesize(batch, controls=Controls(seed=1), steps=4)
     for i in range(3):
         alone = method.synthesize(batch.shard(i, 3), controls=Controls(seed=1), steps=4)
-        assert torch.allclose(alone.x_hat, together.x_hat[i : i + 1], atol=1e-5)
-        assert torch.allclose(alone.r, together.r[i : i + 1], atol=1e-5)
+        # Unclamped, `paper` with an untrained network draws values of many hundreds.
+        bound = 1e-5 * max(1.0, float(together.r[i].abs().max()))
+        assert (alone.x_hat[0] - together.x_hat[i]).abs().max() <= bound
+        assert (alone.r[0] - together.r[i]).abs().max() <= bound
 
 
 @pytest.mark.parametrize("solver", ["dpm2m", "sde-dpm2m", "ancestral"])

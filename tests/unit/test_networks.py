@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from pathosyn.config import Networks
-from pathosyn.networks import DeviationNetwork, parameter_count, substrate_network
+from pathosyn.data.inpaint import harmonic
+from pathosyn.networks import DeviationNetwork, SubstrateNetwork, parameter_count, smooth_fill
 
 
-@pytest.fixture(scope="module")
-def f_sub() -> nn.Module:
-    torch.manual_seed(0)
-    return substrate_network(2, (8, 8, 16, 16, 24)).eval()
-
-
-@pytest.fixture(scope="module")
-def eps_theta() -> DeviationNetwork:
-    torch.manual_seed(0)
-    network = DeviationNetwork(2, 3, (8, 8, 16, 16), 1).eval()
+def start_anywhere(network: nn.Module) -> nn.Module:
+    """Layers that start at 0 get weights, so that what they are given counts."""
     for parameter in network.parameters():
-        if not parameter.any():  # the last layer starts at 0
+        if not parameter.any():
             nn.init.normal_(parameter, std=0.1)
-    return network
+    return network.eval()
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["fill", "zeros"])
+def f_sub(request: pytest.FixtureRequest) -> nn.Module:
+    torch.manual_seed(0)
+    return start_anywhere(SubstrateNetwork(2, (8, 8, 16, 16, 24), fill=request.param))
+
+
+@pytest.fixture(scope="module")
+def eps_theta() -> nn.Module:
+    torch.manual_seed(0)
+    return start_anywhere(DeviationNetwork(2, 3, (8, 8, 16, 16), 1))
 
 
 def sides(module: nn.Module, *inputs: Tensor) -> list[int]:
@@ -42,27 +48,63 @@ def sides(module: nn.Module, *inputs: Tensor) -> list[int]:
     return seen
 
 
-def test_f_sub_maps_scan_mask_and_flags_to_the_contrasts(f_sub: nn.Module) -> None:
-    with torch.no_grad():
-        assert f_sub(torch.zeros(3, 5, 32, 48)).shape == (3, 2, 32, 48)
+def scene(count: int = 1, side: int = 32) -> tuple[Tensor, Tensor, Tensor]:
+    """x, visible (a square hole), flags."""
+    x = torch.randn(count, 2, side, side, generator=torch.Generator().manual_seed(side))
+    visible = torch.ones(count, 1, side, side)
+    visible[..., 9:22, 11:20] = 0
+    return x, visible, torch.ones_like(x)
 
 
 def test_f_sub_has_four_down_samplings_and_comes_back(f_sub: nn.Module) -> None:
-    seen = sides(f_sub, torch.zeros(1, 5, 64, 64))
+    seen = sides(f_sub.net, torch.zeros(1, 5, 64, 64))
     assert set(seen) == {64, 32, 16, 8, 4} and seen[0] == seen[-1] == 64
 
 
 def test_f_sub_keeps_absolute_intensity(f_sub: nn.Module) -> None:
     """A norm over a single instance's channel would make scans that differ by an offset alike."""
-    x = torch.randn(1, 5, 32, 32, generator=torch.Generator().manual_seed(0))
-    shifted = x.clone()
-    shifted[:, 0] += 2
+    x, visible, flags = scene()
     with torch.no_grad():
-        assert not torch.allclose(f_sub(shifted), f_sub(x), atol=1e-3)
+        assert not torch.allclose(f_sub(x + 2, visible, flags), f_sub(x, visible, flags), atol=1e-2)
     assert not [m for m in f_sub.modules() if isinstance(m, nn.InstanceNorm2d | nn.BatchNorm2d)]
 
 
-def test_eps_theta_attends_at_its_lowest_resolution_only(eps_theta: DeviationNetwork) -> None:
+def test_f_sub_sees_nothing_under_the_hole(f_sub: nn.Module) -> None:
+    x, visible, flags = scene()
+    with torch.no_grad():
+        for under in (9.0, torch.inf, torch.nan):
+            assert torch.equal(f_sub(torch.where(visible > 0, x, under), visible, flags), f_sub(x, visible, flags))
+
+
+def test_fresh_f_sub_is_its_filling() -> None:
+    x, visible, flags = scene()
+    with torch.no_grad():
+        assert torch.equal(SubstrateNetwork(2, (8, 8, 8, 8, 8), fill=True)(x, visible, flags), smooth_fill(x, visible))
+
+
+@pytest.mark.parametrize("side", [32, 48])
+def test_filling_keeps_what_is_seen_and_continues_a_constant(side: int) -> None:
+    x, visible, _ = scene(side=side)
+    filled = smooth_fill(x, visible)
+    seen = (visible > 0).expand_as(x)
+    assert torch.equal(filled[seen], x[seen]) and filled.isfinite().all()
+    assert torch.allclose(smooth_fill(torch.full_like(x, 3.0), visible), torch.tensor(3.0), atol=1e-5)
+    assert not smooth_fill(x, torch.zeros_like(visible)).any(), "a window that shows nothing is filled with 0"
+
+
+def test_filling_is_near_the_harmonic_one() -> None:
+    y, x = torch.meshgrid(torch.linspace(-1, 1, 32), torch.linspace(-1, 1, 32), indexing="ij")
+    image = torch.stack([x**2 - y**2, 1 + 2 * x - y])[None]  # both are harmonic: the Laplace equation continues them exactly
+    visible = scene()[1]
+    hole = (visible == 0).expand_as(image)
+    exact = harmonic(image[0].numpy(), visible[0, 0].numpy() == 0)
+    assert np.abs(exact - image[0].numpy()).max() < 1e-3
+    for c in range(2):
+        error = (smooth_fill(image, visible) - image)[:, c][hole[:, c]]
+        assert float(error.abs().max()) < 0.1 * float(image[:, c].max() - image[:, c].min())
+
+
+def test_eps_theta_attends_at_its_lowest_resolution_only(eps_theta: nn.Module) -> None:
     where: list[int] = []
 
     def look(_: nn.Module, inputs: tuple[Tensor, ...], __: object) -> None:
@@ -76,7 +118,7 @@ def test_eps_theta_attends_at_its_lowest_resolution_only(eps_theta: DeviationNet
     assert set(where) == {16}, "16×16 for a window of 128 with four levels"
 
 
-def test_eps_theta_knows_the_time_and_the_condition(eps_theta: DeviationNetwork) -> None:
+def test_eps_theta_knows_the_time_and_the_condition(eps_theta: nn.Module) -> None:
     draw = torch.Generator().manual_seed(1)
     r, condition = torch.randn(1, 2, 32, 32, generator=draw), torch.randn(1, 3, 32, 32, generator=draw)
     with torch.no_grad():
@@ -87,12 +129,15 @@ def test_eps_theta_knows_the_time_and_the_condition(eps_theta: DeviationNetwork)
 
 
 @pytest.mark.parametrize("which", ["f_sub", "eps_theta"])
-def test_a_sample_does_not_see_its_batch(which: str, f_sub: nn.Module, eps_theta: DeviationNetwork) -> None:
+def test_a_sample_does_not_see_its_batch(which: str, f_sub: nn.Module, eps_theta: nn.Module) -> None:
     draw = torch.Generator().manual_seed(2)
     r, condition, t = torch.randn(3, 2, 32, 32, generator=draw), torch.randn(3, 3, 32, 32, generator=draw), torch.tensor([5, 500, 1000])
 
+    x, visible, flags = scene(3)
+    visible[0], visible[1, :, 14:] = 1, 0
+
     def run(i: slice) -> Tensor:
-        return f_sub(torch.cat([r, condition], 1)[i]) if which == "f_sub" else eps_theta(r[i], condition[i], t[i])
+        return f_sub(x[i], visible[i], flags[i]) if which == "f_sub" else eps_theta(r[i], condition[i], t[i])
 
     with torch.no_grad():
         together, alone = run(slice(None)), torch.cat([run(slice(i, i + 1)) for i in range(3)])
@@ -102,7 +147,7 @@ def test_a_sample_does_not_see_its_batch(which: str, f_sub: nn.Module, eps_theta
 @pytest.mark.parametrize("widths, message", [((8, 8, 8, 8), "needs 5 widths"), ((8, 8, 8, 8, 12), "multiple of 8")])
 def test_impossible_widths_of_f_sub_are_refused(widths: tuple[int, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        substrate_network(1, widths)
+        SubstrateNetwork(1, widths, fill=False)
 
 
 def test_impossible_widths_of_eps_theta_are_refused() -> None:
