@@ -23,6 +23,24 @@ WINDOWS = 48
 CHUNK = 65536 * 2
 
 
+class Running:
+    """Means of what was logged since the last `take`."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, list[float]] = defaultdict(list)
+
+    def add(self, terms: dict[str, float]) -> None:
+        """One step's terms."""
+        for name, value in terms.items():
+            self.values[name].append(value)
+
+    def take(self) -> dict[str, float]:
+        """The means, and a fresh start."""
+        means = {name: sum(values) / len(values) for name, values in self.values.items()}
+        self.values.clear()
+        return means
+
+
 def evenly(slices: Slices, limit: int, *, batch_pixels: int = CHUNK) -> Iterator[LesionBatch]:
     """At most `limit` lesion windows spread evenly over the table, in batches of one side."""
     table = slices.windows

@@ -59,8 +59,8 @@ class SubstrateNetwork(nn.Module):
         self.fill = fill
         self.net = substrate_unet(contrasts, widths)
         if fill:
-            nn.init.zeros_(self.net.final_conv.weight)
-            nn.init.zeros_(self.net.final_conv.bias)
+            for parameter in self.net.get_submodule("final_conv").parameters():
+                nn.init.zeros_(parameter)
 
     def forward(self, x: Image, visible: Mask, flags: Image) -> Image:
         """x (B, C, H, W), `visible` (B, 1, H, W) 1 outside the hole, `flags` (B, C, H, W) 1 for contrasts that are there; returns (B, C, H, W)."""

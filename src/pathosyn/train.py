@@ -7,17 +7,16 @@ noise. The same command again resumes; stop + resume ends in the same weights as
 from __future__ import annotations
 
 import copy
-import math
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from pathosyn import rng
 from pathosyn.checkpoint import Provenance, load, save_weights
@@ -27,7 +26,8 @@ from pathosyn.data.population import fingerprint, population
 from pathosyn.data.slices import Slices
 from pathosyn.errors import InputError, refuse
 from pathosyn.methods import Stage, build
-from pathosyn.monitor import evenly, preview, validate
+from pathosyn.monitor import Running, evenly, preview, validate
+from pathosyn.optim import averaging, learning_rate, precision
 from pathosyn.progress import Track, track
 from pathosyn.runfolder import RunFolder, package_version
 
@@ -76,7 +76,7 @@ def fit(data: Path, run: Path, config: Config, *, start_from: Path | None = None
     `start_from`: a weight file to start from (fine-tuning). Its contrasts, geometry, method and networks are kept, only `config.train` is used.
     InputError: unreadable data, no lesion to learn from, a run folder with other settings, data that lacks every contrast of the weights."""
     fabric = _fabric(config.train, device)
-    settings = replace(config.train, precision=_precision(config.train, fabric.device.type))
+    settings = replace(config.train, precision=precision(config.train, fabric.device.type))
     method = _start(config, start_from)
     method.config = config = replace(method.config, train=settings)
     train = Slices(data, "train", contrasts=config.contrasts)
@@ -123,7 +123,7 @@ def _players(session: Session, stage: Stage, state: dict[str, Any] | None) -> Pl
     settings = session.settings
     session.method.requires_grad_(False)
     modules = {player: nn.ModuleList(session.method.modules_of(player)).requires_grad_(True) for player in stage.players}
-    averages = {p: AveragedModel(m, multi_avg_fn=get_ema_multi_avg_fn(settings.ema)) for p, m in modules.items()}
+    averages = {p: AveragedModel(m, multi_avg_fn=averaging(settings.ema)) for p, m in modules.items()}
     optimizers: dict[str, torch.optim.Optimizer] = {
         p: torch.optim.AdamW(m.parameters(), lr=settings.lr, weight_decay=settings.weight_decay) for p, m in modules.items()
     }
@@ -178,30 +178,6 @@ def _step(
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return {name: float(value.detach()) for name, value in terms.items()}
-
-
-class Running:
-    """Means of what was logged since the last `take`."""
-
-    def __init__(self) -> None:
-        self.values: dict[str, list[float]] = defaultdict(list)
-
-    def add(self, terms: dict[str, float]) -> None:
-        """One step's terms."""
-        for name, value in terms.items():
-            self.values[name].append(value)
-
-    def take(self) -> dict[str, float]:
-        """The means, and a fresh start."""
-        means = {name: sum(values) / len(values) for name, values in self.values.items()}
-        self.values.clear()
-        return means
-
-
-def learning_rate(step: int, total: int, train: Train) -> float:
-    """Linear warm-up, then half a cosine down to 0 at `total`."""
-    ramp = min(1.0, (step + 1) / max(1, train.lr_warmup))
-    return train.lr * ramp * 0.5 * (1.0 + math.cos(math.pi * step / total))
 
 
 def _schedule(stages: Sequence[Stage], steps: int) -> Iterator[tuple[Stage, int, int]]:
@@ -304,16 +280,8 @@ def _fabric(settings: Train, device: str) -> Fabric:
         devices=settings.devices,
         num_nodes=settings.nodes,
         strategy="ddp" if several else "auto",
-        precision=_precision(settings, accelerator),
+        precision=precision(settings, accelerator),
     )
     if several:
         fabric.launch()
     return fabric
-
-
-def _precision(settings: Train, accelerator: str) -> Literal["32-true", "bf16-mixed"]:
-    """bf16 where the processor has it in hardware: elsewhere it is emulated and slower than 32 bit."""
-    if settings.precision != "auto":
-        return settings.precision
-    fast = torch.cuda.is_bf16_supported() if accelerator == "cuda" else torch.cpu._is_avx512_bf16_supported()
-    return "bf16-mixed" if fast else "32-true"

@@ -217,7 +217,8 @@ def judge(case: Case, world: World, root: Path) -> Outcome:
     if missing := [word for word in case.words if word not in " ".join(errors.split())]:
         complaints.append(f"the message lacks {missing}")
     if not case.parser:
-        complaints += [f"not a fault's line: {line}" for line in errors.splitlines() if not FAULT_LINE.fullmatch(line) and not line.startswith("warning:")]
+        others = [line for line in errors.splitlines() if not FAULT_LINE.fullmatch(line) and not line.startswith("warning:")]
+        complaints += [f"not a fault's line: {line}" for line in others[:3]]
     # What prepare has done of its work stays in OUT.part, from which the same command goes on; that is documented.
     left = sorted(name for name in after.keys() - before.keys() if not (argv[:1] == ["prepare"] and name == f"{place.out}.part"))
     changed = sorted(name for name in before if after.get(name) != before[name])

@@ -136,7 +136,7 @@ def test_alg_1_as_written_out(preset: str, tiny: Tiny, batch_of: Batches) -> Non
     assert {name: float(terms[name]) for name in sums} == pytest.approx(sums, rel=2e-3)
 
 
-@pytest.mark.xfail(reason="finding F1: `paper` weighs L_syn by S ⊙ m, the print by S, most of which lies outside a small m")
+@pytest.mark.xfail(reason="`paper` weighs L_syn by S ⊙ m, the print by S, most of which lies outside a small m")
 def test_l_syn_of_paper_counts_the_whole_blend_map(tiny: Tiny, batch_of: Batches, monkeypatch: pytest.MonkeyPatch) -> None:
     method, batch = tiny["paper"], batch_of()
     monkeypatch.setitem(method._modules, "sub", Fixed(batch.x_ph))
