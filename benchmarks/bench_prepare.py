@@ -24,6 +24,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -36,8 +37,9 @@ WORKERS = 2
 
 
 def load(paths: list[Path]) -> int:
-    """Bytes of voxels in these files, each read whole."""
-    return sum(np.asanyarray(nib.load(path).dataobj.get_unscaled()).nbytes for path in paths)
+    """Bytes of voxels in these files, each read whole, unscaled."""
+    proxies: list[Any] = [nib.Nifti1Image.from_filename(path).dataobj for path in paths]
+    return sum(np.asanyarray(proxy.get_unscaled()).nbytes for proxy in proxies)
 
 
 class Spent:

@@ -1,14 +1,19 @@
-"""The optimisation's own small rules: learning rate, running averages, precision."""
+"""The optimisation's own small rules: learning rate, running averages, precision, and where it runs."""
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
 from pathosyn.config import Train
+from pathosyn.errors import refuse
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
 def averaging(decay: float) -> Callable[[Any, Any, Any], None]:
@@ -36,3 +41,28 @@ def precision(settings: Train, accelerator: str) -> Literal["32-true", "bf16-mix
         return settings.precision
     fast = torch.cuda.is_bf16_supported() if accelerator == "cuda" else torch.cpu._is_avx512_bf16_supported()
     return "bf16-mixed" if fast else "32-true"
+
+
+def fabric_for(settings: Train, device: str) -> Fabric:
+    """Processes, device and precision, launched. InputError for a device, or a number of them, that is not there."""
+    from lightning_fabric import Fabric
+
+    cuda = torch.cuda.is_available()
+    if device == "cuda" and not cuda:
+        raise refuse("--device", found="cuda, but torch sees no GPU", expected="a CUDA device", remedy="use --device cpu or auto")
+    accelerator = "cuda" if cuda and device != "cpu" else "cpu"
+    if accelerator == "cuda" and settings.devices > torch.cuda.device_count():
+        there = torch.cuda.device_count()
+        raise refuse("--train.devices", found=str(settings.devices), expected=f"at most the {there} GPUs that torch sees", remedy="give fewer")
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces the precision, which environment.json and config.json say
+    several = settings.devices * settings.nodes > 1
+    fabric = Fabric(
+        accelerator=accelerator,
+        devices=settings.devices,
+        num_nodes=settings.nodes,
+        strategy="ddp" if several else "auto",
+        precision=precision(settings, accelerator),
+    )
+    if several:
+        fabric.launch()
+    return fabric

@@ -30,8 +30,8 @@ def _clock(seconds: float) -> str:
 class _Lines:
     """Plain lines for logs: at most one every `EVERY_SECONDS`, none for work that ends before the first is due."""
 
-    def __init__(self, total: int, description: str, unit: str, stream: TextIO) -> None:
-        self.total, self.description, self.unit, self.stream = total, description, unit, stream
+    def __init__(self, total: int, before: int, description: str, unit: str, stream: TextIO) -> None:
+        self.total, self.before, self.description, self.unit, self.stream = total, before, description, unit, stream
         self.done, self.note = 0, ""
         self.start = self.last = time.monotonic()
 
@@ -42,9 +42,9 @@ class _Lines:
         if now - self.last >= EVERY_SECONDS and self.done:
             self.last = now
             spent = now - self.start
-            left = spent / self.done * max(self.total - self.done, 0)
+            left = spent / self.done * max(self.total - self.before - self.done, 0)
             tail = f", {self.note}" if self.note else ""
-            self.stream.write(f"{self.description}: {self.done}/{self.total} {self.unit}, {_clock(spent)} spent, {_clock(left)} left{tail}\n")
+            self.stream.write(f"{self.description}: {self.before + self.done}/{self.total} {self.unit}, {_clock(spent)} spent, {_clock(left)} left{tail}\n")
             self.stream.flush()
 
 
@@ -76,7 +76,7 @@ def track(total: int | Sized, description: str, unit: str = "steps", *, done: in
         return
     stream = sys.stderr
     if not stream.isatty():
-        yield _Lines(count - done, description, unit, stream)
+        yield _Lines(count, done, description, unit, stream)
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn

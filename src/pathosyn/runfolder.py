@@ -21,6 +21,8 @@ from pathosyn.config import Config, to_dict
 from pathosyn.errors import Fault, InputError, refuse
 
 COLUMNS = "step,stage,partition,metric,value\n"
+OPENING = {"previews", "environment.json", "metrics.csv", ".environment.json.part", ".config.json.part"}
+"""What a run that was killed while its folder was being made may have left."""
 
 
 def package_version(name: str = "pathosyn") -> str:
@@ -76,7 +78,7 @@ class RunFolder:
                     ]
                 )
             return
-        if self.path.exists() and any(self.path.iterdir()):
+        if self.path.exists() and any(path.name not in OPENING for path in self.path.iterdir()):
             raise refuse(self.path, found="a folder with other files", expected="a new or empty folder, or an earlier run", remedy="give another --run")
         self.previews.mkdir(parents=True, exist_ok=True)
         write_json(self.path / "environment.json", environment())

@@ -24,10 +24,11 @@ from pathosyn.config import Config, Train
 from pathosyn.data.nifti import file_sha256
 from pathosyn.data.population import fingerprint, population
 from pathosyn.data.slices import Slices
+from pathosyn.data.writable import refuse_unwritable
 from pathosyn.errors import InputError, refuse
 from pathosyn.methods import Stage, build
 from pathosyn.monitor import Running, evenly, preview, validate
-from pathosyn.optim import averaging, learning_rate, precision
+from pathosyn.optim import averaging, fabric_for, learning_rate, precision
 from pathosyn.progress import Track, track
 from pathosyn.runfolder import RunFolder, package_version
 
@@ -63,11 +64,12 @@ class Session:
 
 @dataclass(frozen=True)
 class Players:
-    """The modules that a stage moves, their running averages and their optimisers, by player."""
+    """The modules that a stage moves, their running averages and their optimisers, by player; `running`: what metrics.csv does not have yet."""
 
     modules: dict[str, nn.ModuleList]
     averages: dict[str, AveragedModel]
     optimizers: dict[str, torch.optim.Optimizer]
+    running: Running
 
 
 def fit(data: Path, run: Path, config: Config, *, start_from: Path | None = None, device: str = "auto", progress: bool = True) -> Path:
@@ -75,21 +77,19 @@ def fit(data: Path, run: Path, config: Config, *, start_from: Path | None = None
 
     `start_from`: a weight file to start from (fine-tuning). Its contrasts, geometry, method and networks are kept, only `config.train` is used.
     InputError: unreadable data, no lesion to learn from, a run folder with other settings, data that lacks every contrast of the weights."""
-    fabric = _fabric(config.train, device)
-    settings = replace(config.train, precision=precision(config.train, fabric.device.type))
+    refuse_unwritable(run, "--run")
     method = _start(config, start_from)
+    train = _training_slices(data, method.config)
+    fabric = fabric_for(config.train, device)
+    settings = replace(config.train, precision=precision(config.train, fabric.device.type))
     method.config = config = replace(method.config, train=settings)
-    train = Slices(data, "train", contrasts=config.contrasts)
-    if not len(train.windows):
-        raise refuse(data, found="no lesion in any training subject", expected="at least one mask that is not empty", remedy="prepare subjects with masks")
-    if train.geometry != config.geometry:
-        raise refuse(data, found=f"windows made with {train.geometry}", expected=f"{config.geometry}", remedy="prepare the data anew with these settings")
     folder = RunFolder(run)
     parent = file_sha256(start_from) if start_from else ""
     if fabric.is_global_zero:
         folder.open(config, data=fingerprint(train), parent=parent)
     fabric.barrier()
     state = folder.load_state(fabric.device)
+    fabric.barrier()  # every process has cut metrics.csv before one writes to it
     done = state["step"] if state else 0
     with track(config.train.steps, "train", "steps", done=done, show=progress and fabric.is_global_zero) as bar:
         session = Session(fabric, method.to(fabric.device), train, validation_slices(data, config), folder, parent, population(train), bar)
@@ -127,18 +127,20 @@ def _players(session: Session, stage: Stage, state: dict[str, Any] | None) -> Pl
     optimizers: dict[str, torch.optim.Optimizer] = {
         p: torch.optim.AdamW(m.parameters(), lr=settings.lr, weight_decay=settings.weight_decay) for p, m in modules.items()
     }
+    running = Running()
     if state:
+        running.values.update(state.get("running", {}))
         for player in stage.players:
             averages[player].load_state_dict(state["averages"][player])
             optimizers[player].load_state_dict(state["optimizers"][player])
     for optimizer in optimizers.values():
         session.fabric.setup_optimizers(optimizer)
-    return Players(modules, averages, optimizers)
+    return Players(modules, averages, optimizers, running)
 
 
 def _run_steps(session: Session, stage: Stage, players: Players, start: int, done: int, stop: int) -> None:
     """Steps `done`…`stop` of a stage that began at `start`. On return the method holds the averaged weights."""
-    settings, running = session.settings, Running()
+    settings, running = session.settings, players.running
     wrapped = session.fabric.setup_module(session.method)
     wrapped.mark_forward_method("losses")
     for step, batch in _batches(session, stage, start, done, stop):
@@ -223,6 +225,7 @@ def _checkpoint(session: Session, players: Players, step: int) -> None:
         "method": session.method.state_dict(),
         "averages": {p: a.state_dict() for p, a in players.averages.items()},
         "optimizers": {p: o.state_dict() for p, o in players.optimizers.items()},
+        "running": dict(players.running.values),
     }
     session.folder.save_state(state)
     _export(session, _averaged(session.method, players), step)
@@ -251,6 +254,20 @@ def _averaged(method: PathoSyn, players: Players) -> PathoSyn:
     return shown.eval()
 
 
+def _training_slices(data: Path, config: Config) -> Slices:
+    """The training subjects' windows. InputError where there are none, or they were made for another method."""
+    train = Slices(data, "train", contrasts=config.contrasts)
+    if not len(train.windows):
+        raise refuse(data, found="no lesion in any training subject", expected="at least one mask that is not empty", remedy="prepare subjects with masks")
+    if train.geometry != config.geometry:
+        raise refuse(data, found=f"windows made with {train.geometry}", expected=f"{config.geometry}", remedy="prepare the data anew with these settings")
+    made, asked = train.header.inpaint, config.method.inpaint
+    if made != asked:
+        remedy = f"prepare again with --inpaint {asked}, or train with --m.inpaint {made} (with --from, the weights decide)"
+        raise refuse(data, found=f"the {made} Inp target", expected=f"{asked}, as the method asks", remedy=remedy)
+    return train
+
+
 def validation_slices(data: Path, config: Config) -> Slices | None:
     """The validation subjects' windows, or None where there are none."""
     try:
@@ -265,23 +282,3 @@ def _start(config: Config, start_from: Path | None) -> PathoSyn:
         return load(start_from).method.train()
     torch.manual_seed(config.train.seed)
     return build(config)
-
-
-def _fabric(settings: Train, device: str) -> Fabric:
-    from lightning_fabric import Fabric
-
-    cuda = torch.cuda.is_available()
-    if device == "cuda" and not cuda:
-        raise refuse("--device", found="cuda, but torch sees no GPU", expected="a CUDA device", remedy="use --device cpu or auto")
-    accelerator = "cuda" if cuda and device != "cpu" else "cpu"
-    several = settings.devices * settings.nodes > 1
-    fabric = Fabric(
-        accelerator=accelerator,
-        devices=settings.devices,
-        num_nodes=settings.nodes,
-        strategy="ddp" if several else "auto",
-        precision=precision(settings, accelerator),
-    )
-    if several:
-        fabric.launch()
-    return fabric

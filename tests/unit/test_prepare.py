@@ -6,8 +6,10 @@ import json
 import os
 import shutil
 import signal
+import time
 from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from multiprocessing import Pipe, get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ import pytest
 
 from pathosyn.config import Geometry
 from pathosyn.data import prepare as module
-from pathosyn.data import store
+from pathosyn.data import store, workers
 from pathosyn.data.inpaint import inpaint
 from pathosyn.data.masks import blend_map
 from pathosyn.data.nifti import file_sha256, read_volume
@@ -264,6 +266,36 @@ def _killed(root: Path, out: Path, after: int) -> None:
 
     store.write_record = die
     prepare([root], out, fractions=(0.6, 0.2, 0.2), workers=2, progress=False)
+
+
+def test_readers_end_with_the_process_that_started_them() -> None:
+    here, there = Pipe()
+    process = get_context("spawn").Process(target=_start_and_wait, args=(there,))
+    process.start()
+    readers = here.recv()
+    assert all(_runs(pid) for pid in readers)
+    process.kill()
+    process.join()
+    end = time.monotonic() + 20
+    while time.monotonic() < end and any(_runs(pid) for pid in readers):
+        time.sleep(0.1)
+    assert not any(_runs(pid) for pid in readers)
+
+
+def _start_and_wait(pipe: Connection) -> None:
+    pool, count = workers.start(2, 2)
+    assert pool is not None
+    assert count == 2
+    pipe.send(sorted(pool._processes))
+    time.sleep(60)
+
+
+def _runs(pid: int) -> bool:
+    """Whether there is such a process, other than one that has ended and was not collected yet."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 def test_a_damaged_work_file_is_begun_anew(prepared: Path, tiny_cohort: Path, tmp_path: Path) -> None:

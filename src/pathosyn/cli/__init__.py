@@ -17,6 +17,9 @@ VERBS = {
     "heal": "take the lesion out of a scan",
 }
 
+USERS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG}
+"""What the operating system refuses because of the user's disk or names, and not because of us."""
+
 OK, FAILURE, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
@@ -42,9 +45,13 @@ def usage() -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line; returns 0 done, 1 our own failure, 2 bad input, 130 interrupted."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
+    if arguments and arguments[0] in ("-h", "--help", "help"):
         print(usage())
-        return OK if arguments else BAD_INPUT
+        return OK
+    if not arguments:
+        print(usage())
+        print(f"pathosyn: found no verb; expected one of {', '.join(VERBS)}; pathosyn --help tells what they do", file=sys.stderr)
+        return BAD_INPUT
     if arguments[0] in ("-V", "--version"):
         from importlib.metadata import version
 
@@ -73,9 +80,9 @@ def _guarded(name: str, arguments: list[str]) -> int:
     except BrokenPipeError:
         return FAILURE
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM):
+        if error.errno not in USERS:
             raise
         where = error.filename or "the output folder"
-        told = f"{where}: found {error.strerror}; expected a folder with room that may be written; free some space or give another folder"
+        told = f"{where}: found {(error.strerror or str(error)).lower()}; expected a folder with room that may be written; free some space or give another folder"
         print(f"pathosyn {name}: {told}", file=sys.stderr)
         return BAD_INPUT

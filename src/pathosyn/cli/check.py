@@ -8,6 +8,9 @@ from pathlib import Path
 
 import tyro
 
+from pathosyn.cli.limits import outside
+from pathosyn.errors import InputError, refuse
+
 
 @dataclasses.dataclass(frozen=True)
 class CheckVerb:
@@ -20,6 +23,10 @@ class CheckVerb:
 
     def run(self) -> int:
         """Prints one table, then each fault and warning on a line; 2 if there is any fault."""
+        if not self.roots:
+            raise refuse("DIR", found="no folder", expected="one folder of subjects or more", remedy="give the folder that holds your subjects")
+        if faults := outside("workers", self.workers):
+            raise InputError(faults)
         from rich.console import Console
 
         from pathosyn.data.check import check, table

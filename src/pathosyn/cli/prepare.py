@@ -8,7 +8,9 @@ from typing import Literal
 
 import tyro
 
+from pathosyn.cli.limits import bad_geometry, outside
 from pathosyn.config import Geometry
+from pathosyn.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +37,8 @@ class PrepareVerb:
         """Prints what was written."""
         from pathosyn.data.prepare import prepare
 
+        if faults := [*outside("seed", self.seed), *outside("workers", self.workers), *bad_geometry(self.geometry)]:
+            raise InputError(faults)
         summary = prepare(
             self.roots,
             self.out,

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pathosyn.cli.limits import outside
 from pathosyn.data.subjects import SubjectFiles, find_subjects, named_files
 from pathosyn.errors import Fault, InputError, refuse
 
@@ -44,13 +45,22 @@ def open_weights(weights: Path, device: str, threads: int) -> tuple[Loaded, str]
 
     from pathosyn.checkpoint import load
 
-    if threads:
-        torch.set_num_threads(threads)
+    use_threads(threads)
     cuda = torch.cuda.is_available()
     if device == "cuda" and not cuda:
         raise refuse("--device", found="cuda, but torch sees no GPU", expected="a CUDA device", remedy="use --device cpu or auto")
     where = "cuda" if cuda and device != "cpu" else "cpu"
     return load(weights, device=where), where
+
+
+def use_threads(threads: int) -> None:
+    """So many CPU threads; 0: as torch does by itself. InputError for a number that cannot be."""
+    import torch
+
+    if faults := outside("threads", threads):
+        raise InputError(faults)
+    if threads:
+        torch.set_num_threads(threads)
 
 
 def tell(folders: Sequence[Path], seconds: float) -> None:

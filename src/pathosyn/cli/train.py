@@ -9,8 +9,10 @@ from typing import Annotated, Literal
 
 import tyro
 
+from pathosyn.cli.limits import outside
+from pathosyn.cli.sources import use_threads
 from pathosyn.config import Config, Method, Networks, Train, default, paper, scaled
-from pathosyn.errors import Fault, InputError, refuse
+from pathosyn.errors import Fault, InputError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,22 +43,13 @@ class TrainVerb:
 
     def run(self) -> int:
         """Train; prints where the weights are."""
-        import torch
-
         from pathosyn.data.store import read_header
         from pathosyn.train import fit
 
-        if self.threads:
-            torch.set_num_threads(self.threads)
+        use_threads(self.threads)
+        if faults := _faults(self):
+            raise InputError(faults)
         header = read_header(self.data)
-        _check(self.train)
-        if self.m.inpaint != header.inpaint:
-            raise refuse(
-                self.data,
-                found=f"the {header.inpaint} Inp target",
-                expected=f"{self.m.inpaint}, as the method asks",
-                remedy=f"prepare again with --inpaint {self.m.inpaint}, or train with --m.inpaint {header.inpaint}",
-            )
         contrasts = self.contrasts or header.contrasts
         config = Config(contrasts, header.geometry, self.m, self.networks, self.train, self.method_name)
         weights = fit(self.data, self.run_folder, config, start_from=self.start_from, device=self.device)
@@ -80,13 +73,26 @@ def parse(arguments: list[str]) -> TrainVerb:
     )
 
 
-def _check(train: Train) -> None:
-    """Numbers that no run can have."""
-    faults: list[Fault] = []
-    for name in ("steps", "batch_pixels", "validate_every", "checkpoint_every", "devices", "nodes"):
-        if getattr(train, name) < 1:
-            faults.append(Fault(f"--train.{name.replace('_', '-')}", str(getattr(train, name)), "at least 1", "give a larger number"))
-    if not train.lr > 0:
-        faults.append(Fault("--train.lr", str(train.lr), "a positive learning rate", "give one, 1e-4 say"))
-    if faults:
-        raise InputError(faults)
+def _faults(verb: TrainVerb) -> list[Fault]:
+    """Settings that no run can have. With --from, method and networks are those of the weights."""
+    faults = outside("train", verb.train)
+    for name in sorted({name for name in verb.contrasts if verb.contrasts.count(name) > 1}):
+        faults.append(Fault("--contrasts", f"{name} twice", "each contrast once", "name it once"))
+    if verb.start_from:
+        return faults
+    faults += outside("m", verb.m) + outside("networks", verb.networks)
+    if not faults and verb.m.steps > verb.m.timesteps:
+        faults.append(Fault("--m.steps", str(verb.m.steps), f"1…{verb.m.timesteps}", "give fewer, or more --m.timesteps"))
+    if verb.m.beta_end < verb.m.beta_start:
+        faults.append(Fault("--m.beta-end", f"{verb.m.beta_end:g}", f"at least --m.beta-start, {verb.m.beta_start:g}", "give a larger one"))
+    if verb.m.prediction == "eps" and verb.m.zero_terminal_snr:
+        remedy = "add --m.no-zero-terminal-snr, or use --m.prediction v"
+        faults.append(Fault("--m.prediction", "eps with zero terminal SNR, where r_T holds no r_0", "v or r0 with it", remedy))
+    for name, widths, least, most in (("sub", verb.networks.sub, 5, 5), ("eps", verb.networks.eps, 2, 6)):
+        found = " ".join(map(str, widths)) or "no width"
+        if not least <= len(widths) <= most:
+            # Six levels halve a window five times, and every side is a multiple of 32.
+            faults.append(Fault(f"--networks.{name}", found, f"{least} widths" if least == most else f"{least}…{most} widths", "give one a level"))
+        if any(width < 8 or width % 8 for width in widths):
+            faults.append(Fault(f"--networks.{name}", found, "every width a multiple of 8", "give multiples of 8, for the groups of group norm"))
+    return faults

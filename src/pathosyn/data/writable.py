@@ -1,0 +1,56 @@
+"""Before hours of work: can its result be written where it is to go? And after a failure: nothing is left there."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from pathosyn.errors import InputError, refuse
+
+
+def refuse_unwritable(folder: str | Path, flag: str) -> None:
+    """InputError unless `folder` is one that can be written in, or can be made. Nothing is left there; `flag` is what the user is to give anew."""
+    folder = Path(os.path.abspath(folder))
+    remedy, expected = f"give another {flag}", "a folder that can be written, or made"
+    try:
+        there = nearest_there(folder)
+        if not there.is_dir():
+            raise refuse(folder, found="a file" if there == folder else f"a file on the way ({there})", expected=expected, remedy=remedy)
+        os.rmdir(tempfile.mkdtemp(prefix=".pathosyn-", dir=there))  # permissions alone tell too little: read-only disks, /proc, the superuser
+    except (OSError, ValueError) as error:
+        raise refuse(folder, found=f"a place that cannot be written ({reason(error)})", expected=expected, remedy=remedy) from error
+
+
+def nearest_there(path: Path) -> Path:
+    """`path` itself, or the nearest of its parents that exists. OSError or ValueError for a name that the file system does not take."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return nearest_there(path.parent)
+    return path
+
+
+def new_folders(folder: Path) -> list[Path]:
+    """What `folder.mkdir(parents=True)` would make, innermost first."""
+    return [path for path in (folder, *folder.parents) if not os.path.lexists(path)]
+
+
+def remove_empty(folders: Sequence[Path]) -> None:
+    """Remove those of `folders` (innermost first) that hold nothing."""
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()
+
+
+def reason(error: BaseException) -> str:
+    """The operating system's words, without the path and the number."""
+    return (getattr(error, "strerror", None) or str(error)).lower()
+
+
+def cannot_write(folder: Path, flag: str, error: OSError) -> InputError:
+    """What to say where writing failed half-way."""
+    expected, remedy = "a folder with room that may be written", f"free some space, or give another {flag}"
+    return refuse(folder, found=f"a place that cannot be written ({reason(error)})", expected=expected, remedy=remedy)

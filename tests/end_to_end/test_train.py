@@ -1,0 +1,330 @@
+"""`pathosyn train`: what a run leaves behind, and that stopping it anywhere changes nothing."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from pathosyn import train as loop
+from pathosyn.checkpoint import load
+
+Cli = Callable[..., int]
+PAPER = ("--preset", "paper", "--m.inpaint", "harmonic", "--m.steps", "2")
+
+
+class Killed(BaseException):
+    """Power cut: nothing in the program may catch it."""
+
+
+def rows(run: Path) -> list[dict[str, str]]:
+    with (run / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def same_end(run: Path, other: Path) -> None:
+    assert (run / "metrics.csv").read_text() == (other / "metrics.csv").read_text()
+    assert (run / "weights.safetensors").read_bytes() == (other / "weights.safetensors").read_bytes()
+
+
+def stop_after_checkpoint(patch: pytest.MonkeyPatch, at: int) -> None:
+    original = loop._checkpoint
+
+    def checkpoint(*given: object) -> None:
+        original(*given)  # type: ignore[arg-type]
+        if given[2] == at:
+            raise KeyboardInterrupt
+
+    patch.setattr(loop, "_checkpoint", checkpoint)
+
+
+def kill_in(patch: pytest.MonkeyPatch, name: str, at: int) -> None:
+    """`name` of the loop's module is reached for the `at`-th time and never returns."""
+    calls = iter(range(1, 1000))
+    original = getattr(loop, name)
+
+    def killed(*given: object, **named: object) -> object:
+        if next(calls) == at:
+            raise Killed
+        return original(*given, **named)
+
+    patch.setattr(loop, name, killed)
+
+
+# -- stop + resume = straight run -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("at", [3, 4, 6])
+def test_a_run_stopped_at_a_checkpoint_ends_as_if_it_had_not_been(train: Cli, straight: Path, tmp_path: Path, at: int) -> None:
+    """3 lies in the first stage, 4 between the stages, 6 in the second."""
+    run = tmp_path / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        stop_after_checkpoint(patch, at)
+        assert train(run) == 130
+    assert torch.load(run / "state.pt", weights_only=True)["step"] == at
+    assert train(run) == 0
+    same_end(run, straight)
+
+
+@pytest.mark.parametrize("where, at", [("_step", 3), ("_step", 6), ("_step", 8), ("_look", 2), ("save_weights", 3)])
+def test_a_killed_run_ends_as_if_it_had_not_been(train: Cli, straight: Path, tmp_path: Path, where: str, at: int) -> None:
+    """Before the first checkpoint, between two of them, in the last step, while validating, and between state and weights."""
+    run = tmp_path / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        kill_in(patch, where, at)
+        with pytest.raises(Killed):
+            train(run)
+    assert train(run) == 0
+    same_end(run, straight)
+
+
+def test_joint_training_resumes_to_the_bit_too(train: Cli, paper_straight: Path, tmp_path: Path) -> None:
+    """Killed twice: after the checkpoint at 3, and after the one at 6."""
+    run = tmp_path / "run"
+    for at in (5, 5):
+        with pytest.MonkeyPatch.context() as patch:
+            kill_in(patch, "_step", at)
+            with pytest.raises(Killed):
+                train(run, *PAPER)
+    assert torch.load(run / "state.pt", weights_only=True)["step"] == 6
+    assert train(run, *PAPER) == 0
+    same_end(run, paper_straight)
+
+
+def test_a_half_written_checkpoint_is_not_taken_for_one(train: Cli, straight: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        kill_in(patch, "_step", 5)
+        with pytest.raises(Killed):
+            train(run)
+    (run / ".state.pt.part").write_bytes(b"cut")
+    (run / ".weights.safetensors.part").write_bytes(b"cut")
+    assert train(run) == 0
+    same_end(run, straight)
+
+
+def test_the_same_command_on_a_finished_run_changes_nothing(train: Cli, straight: Path, tmp_path: Path, contents: Callable[[Path], dict[str, str]]) -> None:
+    run = Path(shutil.copytree(straight, tmp_path / "run"))
+    with pytest.MonkeyPatch.context() as patch:
+        kill_in(patch, "_step", 1)
+        assert train(run) == 0
+    assert contents(run) == contents(straight)
+
+
+def test_two_runs_of_one_command_are_one_run_and_another_seed_is_another(train: Cli, straight: Path, tmp_path: Path) -> None:
+    assert train(tmp_path / "again") == 0
+    same_end(tmp_path / "again", straight)
+    assert train(tmp_path / "other", "--train.seed", 1) == 0
+    ours, theirs = (load_file(run / "weights.safetensors") for run in (straight, tmp_path / "other"))
+    assert all(not torch.equal(ours[name], theirs[name]) for name in ours if name.endswith("conv.weight"))
+
+
+# -- what a run leaves behind -----------------------------------------------------------------------------------------------------------
+
+
+def test_run_folder_of_a_staged_run(straight: Path, prepared: Path) -> None:
+    config = json.loads((straight / "config.json").read_text())["config"]
+    assert config["contrasts"] == ["t1", "t1ce", "t2", "flair"]
+    assert config["train"]["steps"] == 8 and config["method"]["joint"] is False and config["geometry"]["buckets"] == [32, 64]
+    environment = json.loads((straight / "environment.json").read_text())
+    assert environment["packages"]["torch"] == torch.__version__.split("+")[0] or environment["packages"]["torch"] == torch.__version__
+    assert environment["python"] == ".".join(map(str, sys.version_info[:3]))
+    logged = {(row["step"], row["stage"], row["partition"], row["metric"]) for row in rows(straight)}
+    for partition in ("train", "validation"):
+        assert {m for _, s, p, m in logged if (s, p) == ("substrate", partition)} >= {"sub", "loss"}
+        assert {m for _, s, p, m in logged if (s, p) == ("deviation", partition)} >= {"diff", "pat", "ring", "leak", "dev", "syn", "std_r0", "loss"}
+    assert {("4", "substrate", "validation", name) for name in ("psnr_sub", "psnr_inp")} <= logged
+    assert {step for step, _, p, _ in logged if p == "validation"} == {"4", "5", "8"}
+    assert {(m.split(".")[0], m.split(".")[1]) for _, _, _, m in logged if "." in m} == {(a, c) for a in ("r_scale", "r_max") for c in config["contrasts"]}
+    assert all(np.isfinite(float(row["value"])) for row in rows(straight))
+    assert len({(r["step"], r["stage"], r["partition"], r["metric"]) for r in rows(straight)}) == len(rows(straight)), "a row twice"
+    assert not [path.name for path in straight.iterdir() if path.name.endswith(".part")]
+
+
+def test_total_is_the_weighted_sum_of_the_logged_terms(straight: Path, paper_straight: Path) -> None:
+    """Eq. 15 with each run's own λ's, on validation (where the terms are not averaged over steps)."""
+    for run, stage in ((straight, "deviation"), (paper_straight, "joint")):
+        lam = json.loads((run / "config.json").read_text())["config"]["method"]["weights"]
+        row = {r["metric"]: float(r["value"]) for r in rows(run) if r["stage"] == stage and r["partition"] == "validation" and r["step"] == "8"}
+        assert row["loss"] == pytest.approx(row.get("sub", 0.0) + lam["diff"] * row["diff"] + lam["dev"] * row["dev"] + lam["syn"] * row["syn"], rel=1e-3)
+        assert row["dev"] == pytest.approx(lam["pat"] * row["pat"] + lam["ring"] * row["ring"] + lam["leak"] * row["leak"], rel=1e-3)
+
+
+def test_previews_are_pictures_with_something_in_them(straight: Path, paper_straight: Path) -> None:
+    from PIL import Image
+
+    assert sorted(p.name for p in (straight / "previews").iterdir()) == ["deviation-0000005.png", "deviation-0000008.png", "substrate-0000004.png"]
+    assert sorted(p.name for p in (paper_straight / "previews").iterdir()) == ["joint-0000005.png", "joint-0000008.png"]
+    for path in (straight / "previews").iterdir():
+        with Image.open(path) as picture:
+            assert min(picture.size) > 100 and len(set(picture.convert("L").getdata())) > 50
+
+
+def test_run_folder_of_a_joint_run(paper_straight: Path) -> None:
+    terms = {row["metric"] for row in rows(paper_straight) if row["partition"] == "train" and row["stage"] == "joint"}
+    assert terms >= {"sub", "diff", "pat", "ring", "leak", "dev", "syn", "std_r0", "loss", "lr"}
+    tensors = load_file(paper_straight / "weights.safetensors")
+    assert torch.equal(tensors["r_scale"], torch.ones(4)) and not tensors["r_max"].any(), "the print knows neither scale nor clamp"
+
+
+def test_learning_rate_warms_up_and_falls_to_zero() -> None:
+    from pathosyn.config import Train
+
+    settings = Train(lr=2.0, lr_warmup=10)
+    rates = [loop.learning_rate(step, 100, settings) for step in range(101)]
+    assert rates[0] == pytest.approx(0.2) and max(rates) < 2.0 and int(np.argmax(rates)) == 9
+    assert all(a > b for a, b in zip(rates[9:], rates[10:], strict=False))
+    assert rates[50] == pytest.approx(1.0) and rates[100] == pytest.approx(0.0)
+
+
+def test_weights_say_what_they_have_seen(straight: Path, prepared: Path) -> None:
+    told = load(straight / "weights.safetensors").provenance
+    assert told.subjects == {"train": ["healthy_000", "phantom_000", "phantom_001", "phantom_002", "phantom_004"], "validation": ["phantom_003"]}
+    assert told.steps == 8 and told.parent == "" and len(told.data) == 64
+    assert set(told.population["intensity"]) == {"t1", "t1ce", "t2", "flair"} and told.population["intensity"]["t1ce"]["subjects"] == 4
+    assert 0 < told.population["area_mm2"][0] < told.population["area_mm2"][1]
+
+
+def test_f_sub_is_frozen_from_the_end_of_its_stage(train: Cli, straight: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        stop_after_checkpoint(patch, 4)
+        train(run)
+    then, now = load_file(run / "weights.safetensors"), load_file(straight / "weights.safetensors")
+    sub = [name for name in now if name.startswith("sub.")]
+    eps = [name for name in now if name.startswith("eps.")]
+    assert sub and all(torch.equal(then[name], now[name]) for name in sub)
+    assert sum(not torch.equal(then[name], now[name]) for name in eps) > 0.9 * len(eps)
+    assert torch.equal(then["r_scale"], torch.ones(4)) and not torch.equal(now["r_scale"], torch.ones(4))
+
+
+def test_joint_training_moves_both_networks(train: Cli, paper_straight: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        stop_after_checkpoint(patch, 6)
+        train(run, *PAPER)
+    then, now = load_file(run / "weights.safetensors"), load_file(paper_straight / "weights.safetensors")
+    for network in ("sub.", "eps."):
+        names = [name for name in now if name.startswith(network)]
+        assert sum(not torch.equal(then[name], now[name]) for name in names) > 0.9 * len(names)
+
+
+# -- fine-tuning ------------------------------------------------------------------------------------------------------------------------
+
+
+def test_fine_tuning_starts_from_the_weights_and_keeps_what_they_are(train: Cli, straight: Path, tmp_path: Path) -> None:
+    """With a learning rate of next to nothing only the statistics of r_0 may differ; contrasts, method and networks are the parent's, whatever is asked."""
+    parent = straight / "weights.safetensors"
+    run = tmp_path / "run"
+    flags = ("--from", parent, "--train.lr", "1e-30", "--train.steps", 2, "--contrasts", "t1", "--m.severity-is-no-flag")
+    assert train(run, *flags[:-1], "--m.prediction", "r0", "--networks.sub", 16, 16, 16, 16, 16) == 0
+    before, after = load_file(parent), load_file(run / "weights.safetensors")
+    assert all(torch.equal(before[name], after[name]) for name in before if not name.startswith("r_"))
+    child, old = load(run / "weights.safetensors"), load(parent)
+    assert (child.config.contrasts, child.config.geometry, child.config.method, child.config.networks) == (
+        old.config.contrasts,
+        old.config.geometry,
+        old.config.method,
+        old.config.networks,
+    )
+    assert child.config.train.steps == 2 and child.provenance.parent == old.sha256
+
+
+def test_fine_tuning_moves_f_sub_and_resumes(train: Cli, straight: Path, tmp_path: Path) -> None:
+    parent = straight / "weights.safetensors"
+    flags = ("--from", parent, "--train.seed", 3, "--train.validate-every", 100)
+    assert train(tmp_path / "straight", *flags) == 0
+    before, after = load_file(parent), load_file(tmp_path / "straight" / "weights.safetensors")
+    assert sum(not torch.equal(before[name], after[name]) for name in before) > 0.9 * len(before)
+    with pytest.MonkeyPatch.context() as patch:
+        kill_in(patch, "_step", 8)
+        with pytest.raises(Killed):
+            train(tmp_path / "run", *flags)
+    assert train(tmp_path / "run", *flags) == 0
+    same_end(tmp_path / "run", tmp_path / "straight")
+
+
+# -- refusals ---------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "flags, named",
+    [
+        (("--train.lr", "0.5"), "config.train.lr"),
+        (("--train.seed", "9"), "config.train.seed"),
+        (("--preset", "paper", "--m.inpaint", "harmonic"), "config.method.composition"),
+        (("--contrasts", "t1", "flair"), "config.contrasts"),
+        (("--networks.eps", "16"), "config.networks.eps"),
+    ],
+)
+def test_other_settings_on_the_same_run_are_refused(
+    train: Cli, straight: Path, contents: Callable[[Path], dict[str, str]], capsys: pytest.CaptureFixture[str], flags: tuple[str, ...], named: str
+) -> None:
+    before = contents(straight)
+    assert train(straight, *flags) == 2
+    told = capsys.readouterr().err
+    assert named in told and "new --run" in told and "Traceback" not in told
+    assert contents(straight) == before
+
+
+def test_other_data_or_another_parent_on_the_same_run_is_refused(
+    cli: Cli, train: Cli, straight: Path, prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import h5py
+
+    other = Path(shutil.copy(prepared, tmp_path / "other.h5"))
+    with h5py.File(other, "r+") as file:
+        file["subjects/phantom_001"].attrs["checksum"] += 1
+    assert train(straight, "--from", straight / "weights.safetensors") == 2
+    assert "from = " in capsys.readouterr().err
+    assert train(straight, "--data", other) == 2
+    assert "data = " in capsys.readouterr().err
+
+
+def test_a_folder_with_other_files_is_refused(train: Cli, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "thesis.tex").write_text("chapter 1")
+    assert train(tmp_path) == 2
+    assert "other files" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_preset_and_data_must_have_one_inp_target(train: Cli, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train(tmp_path / "run", "--preset", "paper") == 2
+    assert "--inpaint biharmonic" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+# -- several processes ------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", [(), PAPER])
+def test_two_processes_end_where_one_does(prepared: Path, tmp_path: Path, preset: tuple[str, ...]) -> None:
+    """Sums are taken in another order, so equal to rounding only. Two interpreters start, which alone takes ten seconds."""
+    common = ["train", "--data", prepared, "--scale", "tiny", *preset, "--networks.sub", *"88888", "--networks.eps", 8, "--m.steps", 2, "--device", "cpu"]
+    common += ["--threads", 1, "--train.precision", "32-true", "--train.batch-pixels", 4096, "--train.lr-warmup", 2, "--train.steps", 8]
+    for processes in (1, 2):
+        words = [*common, "--run", tmp_path / str(processes), "--train.devices", processes]
+        start = [sys.executable, "-c", "from pathosyn.cli import main; raise SystemExit(main())"]
+        script = tmp_path / "pathosyn_main.py"
+        script.write_text("from pathosyn.cli import main\nif __name__ == '__main__':\n    raise SystemExit(main())\n")
+        start = [sys.executable, str(script)]
+        done = subprocess.run([*start, *map(str, words)], capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+    one, two = (load_file(tmp_path / str(n) / "weights.safetensors") for n in (1, 2))
+    assert max(float((one[name] - two[name]).abs().max()) for name in one) < 1e-4
+    with safe_open(tmp_path / "2" / "weights.safetensors", "pt") as file:
+        assert file.metadata()
+    steps = {int(row["step"]) for row in rows(tmp_path / "2")}
+    assert steps and len(rows(tmp_path / "2")) == len(rows(tmp_path / "1")), "each process wrote its own rows"
