@@ -1,6 +1,6 @@
 """How close `prepare` is to the floor: the same files loaded by two processes and the same bytes written.
 
-    python benchmarks/bench_prepare.py ../shared/data/tcga_lgg ../shared/data/brats2021 [--rounds 3] [--split FILE.csv]
+    python benchmarks/bench_prepare.py [DIR… (../shared/data/tcga_lgg beside the repository, else phantoms)] [--rounds 3] [--split FILE.csv]
 
 Floor   two processes read every file of every subject with nibabel (voxels as stored, decompressed), then the number of bytes of the finished slices file is
         written once and closed. Nothing is computed, nothing is handed between processes.
@@ -30,6 +30,7 @@ import nibabel as nib
 import numpy as np
 
 from pathosyn.data import scene
+from pathosyn.data.phantom import make_phantoms
 from pathosyn.data.prepare import Summary, prepare
 from pathosyn.data.subjects import find_subjects
 
@@ -98,7 +99,7 @@ def measure_peak(arguments: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("roots", nargs="+", type=Path)
+    parser.add_argument("roots", nargs="*", type=Path)
     parser.add_argument("--split", type=Path)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--peak", action="store_true", help=argparse.SUPPRESS)
@@ -106,6 +107,21 @@ def main() -> None:
     if arguments.peak:
         measure_peak(arguments)
         return
+    with tempfile.TemporaryDirectory() as phantoms:
+        arguments.roots = arguments.roots or [default_root(Path(phantoms))]
+        report(arguments)
+
+
+def default_root(spare: Path) -> Path:
+    """The real scans beside the repository, or twelve phantoms."""
+    real = Path(__file__).resolve().parents[2] / "shared" / "data" / "tcga_lgg"
+    if not real.is_dir():
+        make_phantoms(spare / "phantoms", subjects=12, seed=0)
+        return spare / "phantoms"
+    return real
+
+
+def report(arguments: argparse.Namespace) -> None:
     times: dict[str, list[tuple[float, float]]] = {"floor": [], "prepare": [], "without Inp": []}
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pathosyn.config import Config, from_dict, to_dict
 from pathosyn.errors import refuse
+from pathosyn.writing import beside
 
 if TYPE_CHECKING:
     from pathosyn.methods.pathosyn import PathoSyn
@@ -42,19 +43,13 @@ class Loaded:
 
 def save_weights(path: Path, method: PathoSyn, provenance: Provenance) -> None:
     """Write beside, then rename. 32-bit weights, keys sorted: the same weights give the same bytes."""
-    import os
-
     from safetensors.torch import save
 
     tensors = {name: value.detach().cpu().contiguous() for name, value in sorted(method.state_dict().items())}
     # One entry: safetensors keeps several in no particular order, and the same weights must give the same bytes.
     header = json.dumps({"format": FORMAT, "version": VERSION, "config": to_dict(method.config), "provenance": to_dict(provenance)}, sort_keys=True)
-    beside = path.with_name(f".{path.name}.part")
-    with beside.open("wb") as file:
+    with beside(path, durable=True) as file:
         file.write(save(tensors, {FORMAT: header}))
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
 
 
 def load(weights: str | Path, *, device: str = "cpu") -> Loaded:
@@ -66,23 +61,30 @@ def load(weights: str | Path, *, device: str = "cpu") -> Loaded:
 
     path = Path(weights)
     if not path.is_file():
-        raise refuse(path, found="no such file", expected="a weight file (.safetensors)", remedy="give --weights a file that `pathosyn train` wrote")
+        found = "a folder" if path.is_dir() else "no such file"
+        raise refuse(path, found=found, expected="a weight file (.safetensors)", remedy="give the weights.safetensors that `pathosyn train` wrote")
     try:
         with safe_open(path, framework="pt") as file:
             raw = (file.metadata() or {}).get(FORMAT)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     except (SafetensorError, OSError) as error:
-        raise refuse(path, found=f"an unreadable file ({error})", expected="safetensors", remedy="copy it again or train anew") from None
+        remedy = "give the run's weights.safetensors; if this is it, copy it again"
+        raise refuse(path, found=f"an unreadable file ({error})", expected="safetensors", remedy=remedy) from None
     if raw is None:
         raise refuse(path, found="safetensors without pathosyn's header", expected="weights that pathosyn wrote", remedy="give the run's weights.safetensors")
-    header = json.loads(raw)
-    if header["version"] != VERSION:
-        raise refuse(path, found=f"weights of format {header['version']}", expected=f"format {VERSION}", remedy="use the pathosyn version that wrote them")
+    remedy = "use the pathosyn version that wrote them"
     try:
+        header = json.loads(raw)
+        if header["version"] != VERSION:
+            raise refuse(path, found=f"weights of format {header['version']}", expected=f"format {VERSION}", remedy=remedy)
         method = build(from_dict(Config, header["config"]))
         method.load_state_dict(tensors)
-    except (ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise refuse(path, found=f"settings that do not fit ({reason})", expected="weights of this version", remedy="use the version that wrote them") from None
+        provenance = from_dict(Provenance, header["provenance"])
+    except (ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:  # a header that another version, or another hand, wrote
+        found = f"settings that do not fit ({type(error).__name__}: {str(error).splitlines()[0]})"
+        raise refuse(path, found=found, expected="weights of this version", remedy=remedy) from None
+    if bad := [name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())]:
+        remedy = "use an earlier copy, or train anew with a smaller --train.lr"
+        raise refuse(path, found=f"NaN or infinity in {bad[0]}", expected="finite weights", remedy=remedy)
     method.eval().requires_grad_(False).to(device)
-    return Loaded(method, method.config, from_dict(Provenance, header["provenance"]), path, file_sha256(path))
+    return Loaded(method, method.config, provenance, path, file_sha256(path))

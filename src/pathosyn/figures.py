@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from pathosyn.writing import beside
+
 Plane = NDArray[np.floating]
 Rgb = NDArray[np.uint8]
 
@@ -63,6 +65,5 @@ def mosaic(rows: Sequence[Sequence[Rgb]], path: Path, *, columns: Sequence[str] 
             tile = Image.fromarray(np.ascontiguousarray(picture[::-1] if flip else picture))
             sheet.paste(tile.resize((width, height), Image.Resampling.NEAREST), (left + c * (width + GAP), top))
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.part")
-    sheet.save(beside, format="PNG")
-    beside.replace(path)
+    with beside(path) as file:
+        sheet.save(file, format="PNG")

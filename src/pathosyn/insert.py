@@ -15,6 +15,10 @@ from pathosyn.data.subjects import SubjectFiles, find_subject
 from pathosyn.errors import refuse
 from pathosyn.job import Job, ready
 from pathosyn.types import Controls
+from pathosyn.writing import refuse_unwritable
+
+SEVERE = 100.0
+"""Beyond it a lesion is no longer one, and far beyond it there are no numbers for it."""
 
 Source = SubjectFiles | str | Path
 Given = Loaded | str | Path
@@ -41,6 +45,7 @@ def insert(
     Nothing outside the lesion's support changes. InputError: docs/data.md lists what is refused."""
     loaded, files, controls = _loaded(weights, device), _files(subject), controls or Controls()
     _check_numbers(controls, replicates, steps, loaded)
+    refuse_unwritable(out, "--out")
     wish = Wish(mask, from_mask_of, at, size_mm, controls.extent_mm, controls.shift_mm)
     job = ready(files, loaded, wish)
     config = loaded.config.method
@@ -76,6 +81,9 @@ def _draw(job: Job, todo: dict[Path, dict], *, steps: int | None, device: torch.
 def heal(subject: Source, out: str | Path, weights: Given, *, mask: Path | None = None, device: str = "cpu") -> Path:
     """Take the lesion under `mask` (or the subject's own mask) out, into `out/<subject>-healed`; returns the folder. InputError as `insert`."""
     loaded, files = _loaded(weights, device), _files(subject)
+    refuse_unwritable(out, "--out")
+    if mask is None and files.seg is None:
+        raise refuse(files.name, found="no mask", expected="the mask of the lesion that is to go", remedy="add the *_seg file, or give --mask")
     # The lesion that is to go is the scan's own, so that its intensities do not count in the normalisation.
     job = ready(replace(files, seg=mask) if mask else files, loaded, Wish())
     folder = Path(out) / f"{files.name}-healed"
@@ -98,9 +106,9 @@ def _files(subject: Source) -> SubjectFiles:
 
 
 def _check_numbers(controls: Controls, replicates: int, steps: int | None, loaded: Loaded) -> None:
-    if not (np.isfinite(controls.severity) and controls.severity >= 0):
+    if not 0 <= controls.severity <= SEVERE:
         remedy = "0 takes the lesion out, 1 is as trained, 2 doubles the deviation"
-        raise refuse("--severity", found=f"{controls.severity:g}", expected="0 or more", remedy=remedy)
+        raise refuse("--severity", found=f"{controls.severity:g}", expected=f"0…{SEVERE:g}", remedy=remedy)
     if not 1 <= replicates <= 1000:
         raise refuse("--replicates", found=str(replicates), expected="1…1000", remedy="give the number of lesions to draw")
     limit = loaded.config.method.timesteps

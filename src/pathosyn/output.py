@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,10 @@ import numpy as np
 
 from pathosyn import figures
 from pathosyn.data.nifti import Volume, file_sha256, suffix_of, write_map, write_volume
-from pathosyn.errors import refuse
+from pathosyn.errors import InputError, refuse
 from pathosyn.job import Field, Job, Mask
 from pathosyn.runfolder import package_version, write_json
+from pathosyn.writing import cannot_write, new_folders, remove_empty
 
 NOTE = "synthetic: lesion drawn or removed by pathosyn; not for diagnosis"
 
@@ -49,23 +50,32 @@ def is_done(folder: Path, asked: dict[str, Any]) -> bool:
     sidecar = folder / f"{folder.name}.json"
     try:
         before = json.loads(sidecar.read_text())
-    except (OSError, ValueError):
-        raise refuse(folder, found="a folder that pathosyn did not write", expected="a new folder", remedy="give another --out") from None
+        files = list(before.get("files", {}).values())
+    except (OSError, ValueError, AttributeError):
+        raise refuse(folder, found="a folder or file that pathosyn did not write", expected="a new folder", remedy="give another --out") from None
     if {key: before.get(key) for key in asked} != json.loads(json.dumps(asked)):
         raise refuse(folder, found="an earlier result of other settings, files or weights", expected="a new folder", remedy="give another --out, or delete it")
+    if gone := [name for name in files if not (folder / name).is_file()]:
+        raise refuse(folder, found=f"an earlier result without its {gone[0]}", expected="all of its files", remedy="delete this folder, it is made anew")
     return True
 
 
 def write_result(folder: Path, job: Job, result: Result, asked: dict[str, Any]) -> None:
     """Write everything beside, then rename: the folder is whole or not there. RuntimeError if a voxel outside the support changed."""
     part = folder.with_name(f".{folder.name}.part")
+    made = new_folders(folder.parent)
     shutil.rmtree(part, ignore_errors=True)
     try:
         part.mkdir(parents=True)
         _write_files(part, folder.name, job, result, asked)
         part.rename(folder)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(part, ignore_errors=True)
+        remove_empty(made)
+        if isinstance(error, OSError):
+            raise cannot_write(folder, "--out", error) from error
+        if isinstance(error, InputError):  # of a file within the folder that is no more
+            raise InputError([replace(fault, where=str(folder)) for fault in error.faults]) from error
         raise
 
 

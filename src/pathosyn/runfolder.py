@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import platform
 import sys
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ import torch
 
 from pathosyn.config import Config, to_dict
 from pathosyn.errors import Fault, InputError, refuse
+from pathosyn.writing import beside
 
 COLUMNS = "step,stage,partition,metric,value\n"
 OPENING = {"previews", "environment.json", "metrics.csv", ".environment.json.part", ".config.json.part"}
@@ -68,7 +70,10 @@ class RunFolder:
         settings = {"config": to_dict(config), "data": data, "from": parent}
         file = self.path / "config.json"
         if file.is_file():
-            before = json.loads(file.read_text())
+            try:
+                before = json.loads(file.read_text())
+            except ValueError:
+                raise refuse(file, found="no settings that can be read", expected="an earlier run's config.json", remedy="give another --run") from None
             changed = list(_differences(before, json.loads(json.dumps(settings))))
             if changed:
                 raise InputError(
@@ -78,7 +83,7 @@ class RunFolder:
                     ]
                 )
             return
-        if self.path.exists() and any(path.name not in OPENING for path in self.path.iterdir()):
+        if self.path.exists() and any(not _left_by_opening(path) for path in self.path.iterdir()):
             raise refuse(self.path, found="a folder with other files", expected="a new or empty folder, or an earlier run", remedy="give another --run")
         self.previews.mkdir(parents=True, exist_ok=True)
         write_json(self.path / "environment.json", environment())
@@ -92,12 +97,8 @@ class RunFolder:
 
     def save_state(self, state: dict[str, Any]) -> None:
         """Everything that resuming needs. Plain tensors and numbers: it loads with `weights_only=True`."""
-        beside = self.path / ".state.pt.part"
-        with beside.open("wb") as file:
+        with beside(self.path / "state.pt", durable=True) as file:
             torch.save({**state, "metrics_bytes": (self.path / "metrics.csv").stat().st_size}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(self.path / "state.pt")
 
     def load_state(self, device: torch.device) -> dict[str, Any] | None:
         """The last checkpoint or None; rows of metrics.csv that came after it are cut off."""
@@ -106,16 +107,29 @@ class RunFolder:
             if (self.path / "metrics.csv").is_file():
                 (self.path / "metrics.csv").write_text(COLUMNS)
             return None
-        state = torch.load(file, map_location=device, weights_only=True)
-        os.truncate(self.path / "metrics.csv", state["metrics_bytes"])
+        try:
+            state = torch.load(file, map_location=device, weights_only=True)
+            rows = state["metrics_bytes"]
+        except (RuntimeError, ValueError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
+            found = f"a checkpoint that cannot be used ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
+            raise refuse(file, found=found, expected="the state that this run saved", remedy="put it back, or delete it to train this run anew") from error
+        metrics = self.path / "metrics.csv"
+        if not metrics.is_file() or metrics.stat().st_size < rows:
+            remedy = "put it back, or delete state.pt to train this run anew"
+            raise refuse(metrics, found="fewer rows than state.pt counts", expected="the file as the run left it", remedy=remedy)
+        os.truncate(metrics, rows)
         return state
+
+
+def _left_by_opening(path: Path) -> bool:
+    """Other programs too keep a metrics.csv: ours has no more than its header then."""
+    return path.name in OPENING and (path.name != "metrics.csv" or COLUMNS.startswith(path.read_text(errors="replace")))
 
 
 def write_json(path: Path, content: Any) -> None:
     """Pretty, beside-then-rename."""
-    beside = path.with_name(f".{path.name}.part")
-    beside.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
-    beside.replace(path)
+    with beside(path) as file:
+        file.write((json.dumps(content, indent=2, sort_keys=True) + "\n").encode())
 
 
 def _differences(old: Any, new: Any, name: str = "") -> Any:

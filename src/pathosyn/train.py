@@ -24,13 +24,13 @@ from pathosyn.config import Config, Train
 from pathosyn.data.nifti import file_sha256
 from pathosyn.data.population import fingerprint, population
 from pathosyn.data.slices import Slices
-from pathosyn.data.writable import refuse_unwritable
 from pathosyn.errors import InputError, refuse
 from pathosyn.methods import Stage, build
 from pathosyn.monitor import Running, evenly, preview, validate
 from pathosyn.optim import averaging, fabric_for, learning_rate, precision
 from pathosyn.progress import Track, track
 from pathosyn.runfolder import RunFolder, package_version
+from pathosyn.writing import refuse_unwritable
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric

@@ -134,9 +134,10 @@ class Place:
         path.write_bytes(content.encode() if isinstance(content, str) else content)
         return path
 
-    def insert(self, *extra: object, subject: Path | None = None) -> list[str]:
+    def insert(self, *extra: object, subject: Path | list[Path] | None = None) -> list[str]:
         """`pathosyn insert` of a sound subject into `out`, with more flags."""
-        return self.argv("insert", subject or self.world.cohort / "s1", "--out", self.out, "--weights", self.world.weights, "--device", "cpu", *extra)
+        subjects = subject if isinstance(subject, list) else [subject or self.world.cohort / "s1"]
+        return self.argv("insert", *subjects, "--out", self.out, "--weights", self.world.weights, "--device", "cpu", *extra)
 
     def heal(self, *extra: object, subject: Path | None = None) -> list[str]:
         """The same of `pathosyn heal`."""
@@ -174,6 +175,7 @@ class Case:
     words    must stand in the message: what is at fault, and what to do
     around   a state of the world during the command (a full disk)
     parser   True where the flag parser itself refuses, with a box in place of a line
+    keeps    what may stay in the place because the same command goes on from it, and says so
     """
 
     name: str
@@ -181,6 +183,7 @@ class Case:
     words: tuple[str, ...]
     around: Callable[[Place], contextlib.AbstractContextManager[Any]] | None = None
     parser: bool = False
+    keeps: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -219,8 +222,7 @@ def judge(case: Case, world: World, root: Path) -> Outcome:
     if not case.parser:
         others = [line for line in errors.splitlines() if not FAULT_LINE.fullmatch(line) and not line.startswith("warning:")]
         complaints += [f"not a fault's line: {line}" for line in others[:3]]
-    # What prepare has done of its work stays in OUT.part, from which the same command goes on; that is documented.
-    left = sorted(name for name in after.keys() - before.keys() if not (argv[:1] == ["prepare"] and name == f"{place.out}.part"))
+    left = sorted(name for name in after.keys() - before.keys() if os.path.relpath(name, root) not in case.keeps)
     changed = sorted(name for name in before if after.get(name) != before[name])
     complaints += [f"left behind: {place.plain(name)}" for name in left] + [f"changed: {place.plain(name)}" for name in changed]
     return Outcome(argv, code, output, errors, tuple(complaints))
@@ -248,7 +250,7 @@ def contents(folder: Path) -> dict[str, tuple[int, int] | None]:
 
 
 @contextlib.contextmanager
-def small_disk(place: Place, kilobytes: int = 16) -> Iterator[None]:
+def small_disk(place: Place, kilobytes: int = 24) -> Iterator[None]:
     """A real file system of a few kilobytes at `place.root/disk`; PermissionError where this user may not mount one."""
     folder = place.root / "disk"
     folder.mkdir(exist_ok=True)

@@ -6,8 +6,9 @@ import gzip
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-NETWORKS = ("--networks.sub", "8", "8", "8", "8", "8", "--networks.eps", "8")
+NETWORKS = ("--networks.sub", "8", "8", "8", "8", "8", "--networks.eps", "8", "8")
 STEPS, FIRST_STAGE, VALIDATE = 8, 4, 5
 CHECKPOINTS = 3
 """Checkpoints fall on 3 (first stage), 4 (its end), 6 (second stage) and 8."""
@@ -39,6 +40,17 @@ def cli() -> Cli:
 
     torch.set_num_threads(1)
     return lambda *words: main([str(word) for word in words])
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _short_looks() -> Iterator[None]:
+    """Validation and previews show a few windows only; what they do with them stays as it is."""
+    from pathosyn import monitor, train
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(monitor, "WINDOWS", 8)
+        patch.setattr(train, "preview", partial(monitor.preview, windows=2))
+        yield
 
 
 @pytest.fixture(scope="session")

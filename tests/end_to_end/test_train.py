@@ -38,6 +38,12 @@ def same_end(run: Path, other: Path) -> None:
     assert (run / "weights.safetensors").read_bytes() == (other / "weights.safetensors").read_bytes()
 
 
+def changed(then: dict[str, torch.Tensor], now: dict[str, torch.Tensor], network: str) -> float:
+    """The share of a network's tensors that are not the same to the bit."""
+    names = [name for name in now if name.startswith(network)]
+    return sum(not torch.equal(then[name], now[name]) for name in names) / len(names)
+
+
 def stop_after_checkpoint(patch: pytest.MonkeyPatch, at: int) -> None:
     original = loop._checkpoint
 
@@ -67,12 +73,16 @@ def kill_in(patch: pytest.MonkeyPatch, name: str, at: int) -> None:
 
 @pytest.mark.parametrize("at", [3, 4, 6])
 def test_a_run_stopped_at_a_checkpoint_ends_as_if_it_had_not_been(train: Cli, straight: Path, tmp_path: Path, at: int) -> None:
-    """3 lies in the first stage, 4 between the stages, 6 in the second."""
+    """3 lies in the first stage, 4 between the stages, 6 in the second. From 4 on f_sub does not move by a bit."""
     run = tmp_path / "run"
     with pytest.MonkeyPatch.context() as patch:
         stop_after_checkpoint(patch, at)
         assert train(run) == 130
     assert torch.load(run / "state.pt", weights_only=True)["step"] == at
+    then, now = load_file(run / "weights.safetensors"), load_file(straight / "weights.safetensors")
+    assert changed(then, now, "sub.") == (1.0 if at < 4 else 0.0)
+    assert changed(then, now, "eps.") > 0.9
+    assert torch.equal(then["r_scale"], torch.ones(4)) == (at <= 4) and not torch.equal(now["r_scale"], torch.ones(4))
     assert train(run) == 0
     same_end(run, straight)
 
@@ -90,28 +100,22 @@ def test_a_killed_run_ends_as_if_it_had_not_been(train: Cli, straight: Path, tmp
 
 
 def test_joint_training_resumes_to_the_bit_too(train: Cli, paper_straight: Path, tmp_path: Path) -> None:
-    """Killed twice: after the checkpoint at 3, and after the one at 6."""
+    """Killed twice, after the checkpoint at 3 and after the one at 6; both networks learn all the way."""
     run = tmp_path / "run"
-    for at in (5, 5):
+    for _ in range(2):
         with pytest.MonkeyPatch.context() as patch:
-            kill_in(patch, "_step", at)
+            kill_in(patch, "_step", 5)
             with pytest.raises(Killed):
                 train(run, *PAPER)
     assert torch.load(run / "state.pt", weights_only=True)["step"] == 6
-    assert train(run, *PAPER) == 0
-    same_end(run, paper_straight)
-
-
-def test_a_half_written_checkpoint_is_not_taken_for_one(train: Cli, straight: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        kill_in(patch, "_step", 5)
-        with pytest.raises(Killed):
-            train(run)
+    then = load_file(run / "weights.safetensors")
+    # What a power cut in the middle of a write leaves is not taken for a checkpoint.
     (run / ".state.pt.part").write_bytes(b"cut")
     (run / ".weights.safetensors.part").write_bytes(b"cut")
-    assert train(run) == 0
-    same_end(run, straight)
+    assert train(run, *PAPER) == 0
+    same_end(run, paper_straight)
+    now = load_file(run / "weights.safetensors")
+    assert changed(then, now, "sub.") > 0.9 and changed(then, now, "eps.") > 0.9
 
 
 def test_the_same_command_on_a_finished_run_changes_nothing(train: Cli, straight: Path, tmp_path: Path, contents: Callable[[Path], dict[str, str]]) -> None:
@@ -122,10 +126,8 @@ def test_the_same_command_on_a_finished_run_changes_nothing(train: Cli, straight
     assert contents(run) == contents(straight)
 
 
-def test_two_runs_of_one_command_are_one_run_and_another_seed_is_another(train: Cli, straight: Path, tmp_path: Path) -> None:
-    assert train(tmp_path / "again") == 0
-    same_end(tmp_path / "again", straight)
-    assert train(tmp_path / "other", "--train.seed", 1) == 0
+def test_another_seed_is_another_run(train: Cli, straight: Path, tmp_path: Path) -> None:
+    assert train(tmp_path / "other", "--train.seed", 1, "--train.validate-every", 100) == 0
     ours, theirs = (load_file(run / "weights.safetensors") for run in (straight, tmp_path / "other"))
     assert all(not torch.equal(ours[name], theirs[name]) for name in ours if name.endswith("conv.weight"))
 
@@ -168,7 +170,7 @@ def test_previews_are_pictures_with_something_in_them(straight: Path, paper_stra
     assert sorted(p.name for p in (paper_straight / "previews").iterdir()) == ["joint-0000005.png", "joint-0000008.png"]
     for path in (straight / "previews").iterdir():
         with Image.open(path) as picture:
-            assert min(picture.size) > 100 and len(set(picture.convert("L").getdata())) > 50
+            assert min(picture.size) > 100 and len(np.unique(np.asarray(picture.convert("L")))) > 50
 
 
 def test_run_folder_of_a_joint_run(paper_straight: Path) -> None:
@@ -196,30 +198,6 @@ def test_weights_say_what_they_have_seen(straight: Path, prepared: Path) -> None
     assert 0 < told.population["area_mm2"][0] < told.population["area_mm2"][1]
 
 
-def test_f_sub_is_frozen_from_the_end_of_its_stage(train: Cli, straight: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        stop_after_checkpoint(patch, 4)
-        train(run)
-    then, now = load_file(run / "weights.safetensors"), load_file(straight / "weights.safetensors")
-    sub = [name for name in now if name.startswith("sub.")]
-    eps = [name for name in now if name.startswith("eps.")]
-    assert sub and all(torch.equal(then[name], now[name]) for name in sub)
-    assert sum(not torch.equal(then[name], now[name]) for name in eps) > 0.9 * len(eps)
-    assert torch.equal(then["r_scale"], torch.ones(4)) and not torch.equal(now["r_scale"], torch.ones(4))
-
-
-def test_joint_training_moves_both_networks(train: Cli, paper_straight: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        stop_after_checkpoint(patch, 6)
-        train(run, *PAPER)
-    then, now = load_file(run / "weights.safetensors"), load_file(paper_straight / "weights.safetensors")
-    for network in ("sub.", "eps."):
-        names = [name for name in now if name.startswith(network)]
-        assert sum(not torch.equal(then[name], now[name]) for name in names) > 0.9 * len(names)
-
-
 # -- fine-tuning ------------------------------------------------------------------------------------------------------------------------
 
 
@@ -227,10 +205,10 @@ def test_fine_tuning_starts_from_the_weights_and_keeps_what_they_are(train: Cli,
     """With a learning rate of next to nothing only the statistics of r_0 may differ; contrasts, method and networks are the parent's, whatever is asked."""
     parent = straight / "weights.safetensors"
     run = tmp_path / "run"
-    flags = ("--from", parent, "--train.lr", "1e-30", "--train.steps", 2, "--contrasts", "t1", "--m.severity-is-no-flag")
-    assert train(run, *flags[:-1], "--m.prediction", "r0", "--networks.sub", 16, 16, 16, 16, 16) == 0
+    flags = ("--from", parent, "--train.lr", "1e-12", "--train.steps", 2, "--contrasts", "t1")
+    assert train(run, *flags, "--m.prediction", "r0", "--networks.sub", 16, 16, 16, 16, 16) == 0
     before, after = load_file(parent), load_file(run / "weights.safetensors")
-    assert all(torch.equal(before[name], after[name]) for name in before if not name.startswith("r_"))
+    assert all(torch.allclose(before[name], after[name], rtol=0, atol=1e-10) for name in before if not name.startswith("r_"))
     child, old = load(run / "weights.safetensors"), load(parent)
     assert (child.config.contrasts, child.config.geometry, child.config.method, child.config.networks) == (
         old.config.contrasts,
@@ -246,7 +224,7 @@ def test_fine_tuning_moves_f_sub_and_resumes(train: Cli, straight: Path, tmp_pat
     flags = ("--from", parent, "--train.seed", 3, "--train.validate-every", 100)
     assert train(tmp_path / "straight", *flags) == 0
     before, after = load_file(parent), load_file(tmp_path / "straight" / "weights.safetensors")
-    assert sum(not torch.equal(before[name], after[name]) for name in before) > 0.9 * len(before)
+    assert changed(before, after, "sub.") > 0.9 and changed(before, after, "eps.") > 0.9
     with pytest.MonkeyPatch.context() as patch:
         kill_in(patch, "_step", 8)
         with pytest.raises(Killed):
@@ -265,7 +243,7 @@ def test_fine_tuning_moves_f_sub_and_resumes(train: Cli, straight: Path, tmp_pat
         (("--train.seed", "9"), "config.train.seed"),
         (("--preset", "paper", "--m.inpaint", "harmonic"), "config.method.composition"),
         (("--contrasts", "t1", "flair"), "config.contrasts"),
-        (("--networks.eps", "16"), "config.networks.eps"),
+        (("--networks.eps", "8", "16"), "config.networks.eps"),
     ],
 )
 def test_other_settings_on_the_same_run_are_refused(
@@ -312,7 +290,7 @@ def test_preset_and_data_must_have_one_inp_target(train: Cli, tmp_path: Path, ca
 @pytest.mark.parametrize("preset", [(), PAPER])
 def test_two_processes_end_where_one_does(prepared: Path, tmp_path: Path, preset: tuple[str, ...]) -> None:
     """Sums are taken in another order, so equal to rounding only. Two interpreters start, which alone takes ten seconds."""
-    common = ["train", "--data", prepared, "--scale", "tiny", *preset, "--networks.sub", *"88888", "--networks.eps", 8, "--m.steps", 2, "--device", "cpu"]
+    common = ["train", "--data", prepared, "--scale", "tiny", *preset, "--networks.sub", *"88888", "--networks.eps", 8, 8, "--m.steps", 2, "--device", "cpu"]
     common += ["--threads", 1, "--train.precision", "32-true", "--train.batch-pixels", 4096, "--train.lr-warmup", 2, "--train.steps", 8]
     for processes in (1, 2):
         words = [*common, "--run", tmp_path / str(processes), "--train.devices", processes]

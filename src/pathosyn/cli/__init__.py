@@ -65,7 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _guarded(name: str, arguments: list[str]) -> int:
-    from pathosyn.errors import InputError
+    from pathosyn.errors import InputError, refuse
+    from pathosyn.writing import reason
 
     try:
         verb: Verb = import_module(f"pathosyn.cli.{name}").parse(arguments)
@@ -83,6 +84,6 @@ def _guarded(name: str, arguments: list[str]) -> int:
         if error.errno not in USERS:
             raise
         where = error.filename or "the output folder"
-        told = f"{where}: found {(error.strerror or str(error)).lower()}; expected a folder with room that may be written; free some space or give another folder"
-        print(f"pathosyn {name}: {told}", file=sys.stderr)
+        expected, remedy = "a folder with room that may be written", "free some space and run the same command again, or give another folder"
+        print(f"pathosyn {name}: {refuse(where, found=reason(error), expected=expected, remedy=remedy)}", file=sys.stderr)
         return BAD_INPUT

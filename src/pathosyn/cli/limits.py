@@ -47,7 +47,6 @@ RANGES: dict[str, tuple[float, float]] = {
     "threads": (0, 1024),
     "workers": (0, 1024),
     "seed": _NOT_NEGATIVE,
-    "severity": (0, 100),
 }
 """By flag, `_` for `-`; ends included."""
 

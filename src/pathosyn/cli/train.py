@@ -52,7 +52,11 @@ class TrainVerb:
         header = read_header(self.data)
         contrasts = self.contrasts or header.contrasts
         config = Config(contrasts, header.geometry, self.m, self.networks, self.train, self.method_name)
-        weights = fit(self.data, self.run_folder, config, start_from=self.start_from, device=self.device)
+        try:
+            weights = fit(self.data, self.run_folder, config, start_from=self.start_from, device=self.device)
+        except OSError as error:
+            error.filename = error.filename or str(self.run_folder)  # a write knows no name
+            raise
         print(f"weights: {weights}\nnext: pathosyn insert SUBJECT_DIR --out DIR --weights {weights}")
         return 0
 

@@ -10,6 +10,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import IO
 
@@ -43,7 +44,7 @@ class Volume:
     slope: float
     inter: float
 
-    @property
+    @cached_property
     def orientation(self) -> np.ndarray:
         """(3, 2) axis and direction of each stored axis with respect to RAS+."""
         return np.asarray(io_orientation(self.affine))

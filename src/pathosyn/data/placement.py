@@ -5,7 +5,7 @@ Every way in which a mask cannot be meant as given is refused here, before anyth
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,12 @@ Mask = NDArray[np.bool_]
 
 ON_TISSUE = 0.5
 """A mask of which less than this share lies on the head is taken for a mistake."""
+
+
+ALL_TISSUE = 0.9
+"""A mask that covers more than this share of the head is a brain mask."""
+FAR_MM = 10_000.0
+"""No scan is as large as this."""
 
 
 @dataclass(frozen=True)
@@ -80,14 +86,22 @@ def lesions(scan: Scan, wish: Wish, head: Mask) -> Lesions:
         try:
             new = shift(new, scan.spacing, wish.shift_mm)
         except InputError as error:
-            raise refuse(f"{scan.name}: --shift-mm", found=error.faults[0].found, expected=error.faults[0].expected, remedy=error.faults[0].remedy) from None
+            raise InputError(replace(error.faults[0], where=f"{scan.name}: --shift-mm")) from None
     on_head = float((new & head).sum() / new.sum())
     if on_head < ON_TISSUE:
         raise refuse(
             name,
             found=f"a mask of which {100 * on_head:.0f} % lies on the head or brain",
             expected=f"at least {100 * ON_TISSUE:.0f} %",
-            remedy="check that mask and scan belong together, or move it with --shift-mm",
+            remedy="check that mask and scan belong together (insert: or move it with --shift-mm)",
+        )
+    covered = float((new & head).sum() / head.sum())
+    if covered > ALL_TISSUE:
+        raise refuse(
+            name,
+            found=f"a mask that covers {100 * covered:.0f} % of the head or brain",
+            expected="healthy tissue around the lesion",
+            remedy="give the lesion's mask, not the brain's",
         )
     return Lesions(old, new, {**source, "extent_mm": wish.extent_mm, "shift_mm": list(wish.shift_mm), "share_on_head": round(on_head, 4)})
 
@@ -100,9 +114,11 @@ def _refuse_contradictions(wish: Wish) -> None:
         raise refuse("--size-mm", found="a size without a place", expected="--at X Y Z with it", remedy="give the point in world mm")
     if wish.at is not None and wish.size_mm is None and wish.from_mask_of is None:
         raise refuse("--at", found="a place without a lesion", expected="--size-mm D or --from-mask-of DIR with it", remedy="give the diameter in mm")
-    numbers = [wish.extent_mm, *wish.shift_mm, *(wish.at or ()), wish.size_mm or 1.0]
-    if not np.isfinite(numbers).all():
-        raise refuse("--extent-mm, --shift-mm, --at, --size-mm", found="a number that is not finite", expected="millimetres", remedy="give finite numbers")
+    numbers = {"--extent-mm": (wish.extent_mm,), "--shift-mm": wish.shift_mm, "--at": wish.at or (), "--size-mm": (wish.size_mm or 0.0,)}
+    for flag, values in numbers.items():
+        if not all(abs(value) <= FAR_MM for value in values):  # NaN is not either
+            found = " ".join(f"{value:g}" for value in values)
+            raise refuse(flag, found=found, expected=f"millimetres, up to {FAR_MM:g}", remedy="give finite numbers, in mm")
 
 
 def _asked(scan: Scan, wish: Wish, old: Mask) -> tuple[Mask, dict[str, Any]]:
@@ -114,13 +130,13 @@ def _asked(scan: Scan, wish: Wish, old: Mask) -> tuple[Mask, dict[str, Any]]:
         try:
             new = ball(scan.shape, scan.affine, wish.at, wish.size_mm)
         except InputError as error:
-            fault = error.faults[0]
-            raise refuse(f"{scan.name}: --at / --size-mm", found=fault.found, expected=fault.expected, remedy=fault.remedy) from None
+            raise InputError(replace(error.faults[0], where=f"{scan.name}: --at / --size-mm")) from None
         _refuse_cut_ball(scan, wish.at, wish.size_mm)
         return new, {"kind": "ball", "mask": "--at", "at_mm": list(wish.at), "size_mm": wish.size_mm}
     if not old.any():
-        what = "no mask" if scan.labels is None else "an empty mask"
-        raise refuse(scan.name, found=what, expected="the mask of a lesion", remedy="give --mask, --from-mask-of, or --at with --size-mm")
+        where, what = (scan.name, "no mask") if scan.seg is None else (scan.seg.path, "an empty mask")
+        remedy = "give --mask (insert: or --from-mask-of, or --at with --size-mm)"
+        raise refuse(where, found=what, expected="the mask of a lesion, 1 on it", remedy=remedy)
     assert scan.seg is not None
     return old, {"kind": "own", "mask": str(scan.seg.path), "sha256": file_sha256(scan.seg.path)}
 
@@ -178,12 +194,10 @@ def _resized(mask: Mask, scan: Scan, extent_mm: float, name: str) -> Mask:
         if not smaller.any():
             raise refuse(where, found=f"a lesion ({name}) that shrinks to nothing", expected="some of it left", remedy="shrink it by less")
         return smaller
-    reach = [int(np.ceil(extent_mm / step)) for step in scan.spacing]
-    grown = resize(np.pad(mask, [(r, r) for r in reach]), scan.spacing, extent_mm)
-    inner = tuple(slice(r, r + n) for r, n in zip(reach, mask.shape, strict=True))
-    if int(grown.sum()) != int(grown[inner].sum()):
+    grown = resize(np.pad(mask, 1), scan.spacing, extent_mm)  # a lesion that goes over the edge is in the voxel beyond it
+    if int(grown.sum()) != int(grown[1:-1, 1:-1, 1:-1].sum()):
         box = box_of(mask) or ()
         room = min(min(b.start, n - b.stop) * step for b, n, step in zip(box, mask.shape, scan.spacing, strict=True))
         expected = f"at most the {room:.1f} mm of room around it"
         raise refuse(where, found="a lesion that grows over the edge of the scan", expected=expected, remedy="grow it by less")
-    return grown[inner]
+    return grown[1:-1, 1:-1, 1:-1]

@@ -9,11 +9,13 @@ import csv
 import errno
 import json
 import os
+import shutil
 import time
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,10 @@ from pathosyn.data.split import draw_split, read_split
 from pathosyn.data.subjects import SubjectFiles, find_subjects, read_scan
 from pathosyn.errors import Fault, InputError, refuse
 from pathosyn.progress import track
+from pathosyn.writing import reason, refuse_unwritable
+
+SPARE = 1 << 20
+"""Bytes that must stay free: HDF5's own tables."""
 
 
 @dataclass(frozen=True)
@@ -81,11 +87,14 @@ def prepare(
     settings = store.settings_of(contrasts, geometry, inpaint, _version())
     part = out.with_name(out.name + ".part")
     names = [files.name for files in subjects]
+    refuse_unwritable(out.absolute().parent, "--out")
     pool: ProcessPoolExecutor | None = None
     try:
         if out.exists() and _is_same(out, settings, partitions, subjects):
             return _summary(out, names, len(names), start)
         out.parent.mkdir(parents=True, exist_ok=True)
+        _refuse_foreign(part)
+        _refuse_full(out, 0)
         pool, readers = processes.start(workers, len(subjects))
         with store.open_part(part) as file:
             done = _resumable(file, settings, subjects)
@@ -97,13 +106,16 @@ def prepare(
                     if isinstance(result, list):
                         faults += result
                     else:
+                        _refuse_full(out, sum(getattr(result[0], name).nbytes for name in store.ARRAYS))
                         store.write_record(file, result[0], partitions[files.name], result[1])
                     bar.advance(note=files.name)
             if faults:
                 raise InputError(faults)
         store.finish(part, partitions, how)
         os.replace(part, out)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # h5py: either, for a write that failed
+        if isinstance(error, RuntimeError) and "write" not in str(error):
+            raise
         raise _unwritable(out, error) from error
     finally:
         if pool is not None:
@@ -111,18 +123,33 @@ def prepare(
     return _summary(out, names, len(done), start)
 
 
-def _unwritable(out: Path, error: OSError) -> InputError:
+def _refuse_full(out: Path, more: int) -> None:
+    """HDF5 does not survive a disk that fills up under it: not even its file can be closed then. So there must be room for `more` bytes first."""
+    free = shutil.disk_usage(out.parent).free
+    if free < more + SPARE:
+        raise _full(out, f"a full disk ({free / 1e6:.1f} MB free)")
+
+
+def _refuse_foreign(part: Path) -> None:
+    """Somebody else's HDF5 file of the work file's name is not written into."""
+    import h5py
+
+    with suppress(OSError), h5py.File(part, "r") as file:  # what cannot be opened is the store's to judge
+        if (len(file) or len(file.attrs)) and file.attrs.get("format") != store.FORMAT:
+            raise refuse(part, found="an HDF5 file of another kind", expected="no such file, or our own work file", remedy="give another --out")
+
+
+def _full(out: Path, found: str) -> InputError:
+    remedy = "free some space and run the same command again, it resumes"
+    return refuse(out, found=found, expected="room for the slices file (about 300 kB a slice)", remedy=remedy)
+
+
+def _unwritable(out: Path, error: OSError | RuntimeError) -> InputError:
     """HDF5 tells the reason only within its message."""
-    if error.errno == errno.ENOSPC or "No space left" in str(error):
-        return refuse(
-            out,
-            found="a full disk",
-            expected="room for the slices file (about 300 kB a slice)",
-            remedy="free some space and run the same command again, it resumes",
-        )
-    return refuse(
-        out, found=f"a place that cannot be written ({error})", expected="a writable output file", remedy="choose another --out, or delete the damaged file"
-    )
+    if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error):
+        return _full(out, "a full disk")
+    expected, remedy = "a writable output file", "give another --out, or delete the damaged file"
+    return refuse(out, found=f"a place that cannot be written ({reason(error)})", expected=expected, remedy=remedy)
 
 
 def _subjects(roots: Sequence[Path]) -> list[SubjectFiles]:
@@ -139,7 +166,7 @@ def _subjects(roots: Sequence[Path]) -> list[SubjectFiles]:
             places = " and ".join(str(files.folder) for files in found if files.name == name)
             faults.append(Fault(name, f"{count} subjects of this name ({places})", "one subject a name", "rename a folder or leave one out"))
     if not roots:
-        faults.append(Fault("prepare", "no folder", "one folder of subjects or more", "give the folder that holds your subjects"))
+        faults.append(Fault("DIR", "no folder", "one folder of subjects or more", "give the folder that holds your subjects"))
     if faults:
         raise InputError(faults)
     return sorted(found, key=lambda files: files.name)
@@ -181,7 +208,10 @@ def _is_same(out: Path, settings: dict[str, str], partitions: dict[str, str], su
     import h5py
 
     remedy = "delete it, or give another --out"
-    store.read_header(out)
+    try:
+        store.read_header(out)
+    except InputError as error:
+        raise InputError([replace(fault, expected="no file of this name", remedy=remedy) for fault in error.faults]) from None
     with h5py.File(out, "r") as file:
         differing = [name for name, value in settings.items() if file.attrs.get(name) != value]
         if differing:

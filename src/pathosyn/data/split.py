@@ -69,9 +69,11 @@ def draw_split(names: Sequence[str], fractions: Sequence[float] = (0.8, 0.1, 0.1
     Raises InputError unless there are three fractions, none below 0, that sum to 1.
     """
     share = np.asarray(fractions, float)
-    if share.shape != (3,) or (share < 0).any() or abs(share.sum() - 1) > 1e-6:
+    if share.shape != (3,) or not ((share >= 0) & (share <= 1)).all() or abs(share.sum() - 1) > 1e-6:
         expected = "three numbers from 0 to 1 that sum to 1 (train validation test)"
         raise refuse("--fractions", found=" ".join(map(str, fractions)), expected=expected, remedy="give e.g. .8 .1 .1")
+    if seed < 0:
+        raise refuse("--seed", found=str(seed), expected="0 or more", remedy="give a whole number from 0 on")
     ordered = sorted(set(names))
     exact = share * len(ordered)
     counts = np.floor(exact).astype(int)

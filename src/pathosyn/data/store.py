@@ -164,7 +164,7 @@ def read_header(path: Path) -> Header:
             raise refuse(
                 path, found=f"only {part.name}, of a preparation that has not ended", expected=wanted, remedy="run the same prepare command again, it resumes"
             )
-        raise refuse(path, found="no such file", expected=wanted, remedy=remedy)
+        raise refuse(path, found="a folder" if path.is_dir() else "no such file", expected=wanted, remedy=remedy)
     try:
         with h5py.File(path, "r") as file:
             attributes = dict(file.attrs)
@@ -172,14 +172,16 @@ def read_header(path: Path) -> Header:
         raise refuse(path, found=f"no readable HDF5 file ({error})", expected=wanted, remedy=remedy) from error
     if attributes.get("format") != FORMAT:
         raise refuse(path, found="an HDF5 file of another kind", expected=wanted, remedy=remedy)
-    if int(attributes["version"]) != VERSION:
-        raise refuse(
-            path, found=f"layout version {attributes['version']}", expected=f"version {VERSION}", remedy="prepare the data again with this version of pathosyn"
-        )
+    again = "prepare the data again with this version of pathosyn"
+    if attributes.get("version") != VERSION:
+        raise refuse(path, found=f"layout version {attributes.get('version')}", expected=f"version {VERSION}", remedy=again)
     if not attributes.get("complete"):
         raise refuse(path, found="a preparation that has not ended", expected=wanted, remedy="run the same prepare command again, it resumes")
-    geometry = from_dict(Geometry, json.loads(attributes["geometry"]))
-    return Header(tuple(json.loads(attributes["contrasts"])), geometry, attributes["inpaint"], json.loads(attributes["split"]), attributes["pathosyn"])
+    try:
+        geometry = from_dict(Geometry, json.loads(attributes["geometry"]))
+        return Header(tuple(json.loads(attributes["contrasts"])), geometry, attributes["inpaint"], json.loads(attributes["split"]), attributes["pathosyn"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise refuse(path, found=f"settings that this version does not know ({error})", expected=wanted, remedy=again) from error
 
 
 def finish(path: Path, partitions: dict[str, str], how: dict[str, Any]) -> None:
