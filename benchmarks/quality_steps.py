@@ -23,6 +23,7 @@ from scipy.stats import kurtosis, skew, wasserstein_distance
 from pathosyn.checkpoint import load
 from pathosyn.data.slices import Slices
 from pathosyn.monitor import evenly
+from pathosyn.networks import bf16_pays
 from pathosyn.types import Controls, LesionBatch
 
 FEATURES = ("mean", "std", "skewness", "kurtosis", "gradient", "laplacian", "lag 1", "lag 2")
@@ -83,7 +84,7 @@ def main() -> None:
         loaded.method.config = replace(base, method=replace(base.method, solver=solver, spacing=spacing))
         for calls in given.calls:
             start = time.perf_counter()
-            with torch.autocast("cpu", torch.bfloat16, enabled=torch.cpu._is_avx512_bf16_supported()):
+            with torch.autocast("cpu", torch.bfloat16, enabled=bf16_pays("cpu")):
                 drawn = [loaded.method.synthesize(b, controls=Controls(seed=0), steps=calls).x_hat.float() for b in batches]
             spent = (time.perf_counter() - start) / count
             fake = of_batches(batches, drawn)

@@ -103,3 +103,11 @@ def _check_widths(name: str, widths: tuple[int, ...], *, length: int | None = No
 def parameter_count(module: nn.Module) -> int:
     """Number of weights."""
     return sum(p.numel() for p in module.parameters())
+
+
+def bf16_pays(device: str) -> bool:
+    """True where the device ("cpu" or "cuda") has bf16 in hardware; elsewhere it is emulated and slower than 32 bit."""
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported()
+    # torch has no public question for it; a version without this one is taken to say no.
+    return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())

@@ -11,6 +11,7 @@ import torch
 
 from pathosyn.config import Train
 from pathosyn.errors import refuse
+from pathosyn.networks import bf16_pays
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -36,11 +37,10 @@ def learning_rate(step: int, total: int, train: Train) -> float:
 
 
 def precision(settings: Train, accelerator: str) -> Literal["32-true", "bf16-mixed"]:
-    """bf16 where the processor has it in hardware: elsewhere it is emulated and slower than 32 bit."""
+    """As asked for; `auto`: bf16 where it pays."""
     if settings.precision != "auto":
         return settings.precision
-    fast = torch.cuda.is_bf16_supported() if accelerator == "cuda" else torch.cpu._is_avx512_bf16_supported()
-    return "bf16-mixed" if fast else "32-true"
+    return "bf16-mixed" if bf16_pays(accelerator) else "32-true"
 
 
 def fabric_for(settings: Train, device: str) -> Fabric:

@@ -20,6 +20,7 @@ from torch import Tensor
 from pathosyn import rng
 from pathosyn.data.masks import box_of
 from pathosyn.data.windows import Window, cut, paste, windows_of
+from pathosyn.networks import bf16_pays
 from pathosyn.types import LesionBatch
 
 if TYPE_CHECKING:
@@ -150,6 +151,6 @@ def _batch(target: Target, x: Field, windows: Sequence[Window]) -> LesionBatch:
 
 def _autocast(device: torch.device) -> AbstractContextManager[object]:
     """bf16 for the many calls of eps_theta where the processor has it; f_sub, whose output is seen as it is, stays at 32 bit."""
-    if device.type == "cuda" or torch.cpu._is_avx512_bf16_supported():
+    if bf16_pays(device.type):
         return torch.autocast(device.type, torch.bfloat16)
     return nullcontext()
