@@ -176,7 +176,10 @@ def _step(
     share = batch.shard(fabric.global_rank, fabric.world_size).to(fabric.device)
     terms = method.losses(share, player=player, rng=streams[fabric.global_rank :: fabric.world_size])
     fabric.backward(terms["loss"])
-    torch.nn.utils.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], settings.clip_norm)
+    norm = torch.nn.utils.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], settings.clip_norm)
+    if not torch.isfinite(norm):  # the weights of the last checkpoint are still good: none may be written over them
+        remedy = "try a smaller --train.lr or --train.precision 32-true, in a new --run; if it stays, look at the data with `pathosyn check`"
+        raise refuse(f"training step {step + 1}", found=f"a gradient that is not finite (loss {float(terms['loss']):g})", expected="numbers", remedy=remedy)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return {name: float(value.detach()) for name, value in terms.items()}

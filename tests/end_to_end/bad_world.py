@@ -46,7 +46,7 @@ def box_mask() -> np.ndarray:
 def save(path: Path, values: np.ndarray, affine: np.ndarray = AFFINE) -> Path:
     """A NIfTI file, folders made."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    nib.save(nib.Nifti1Image(values, affine), path)
+    nib.save(nib.Nifti1Image(values, affine, dtype=values.dtype), path)
     return path
 
 

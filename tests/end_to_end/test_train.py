@@ -283,6 +283,26 @@ def test_preset_and_data_must_have_one_inp_target(train: Cli, tmp_path: Path, ca
     assert not (tmp_path / "run").exists()
 
 
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_its_weights(train: Cli, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """From step 5 on; the checkpoints at 6 and 8 must not be written."""
+    from pathosyn.methods.pathosyn import PathoSyn
+
+    original, calls = PathoSyn.losses, iter(range(1000))
+
+    def losses(self: PathoSyn, batch: object, *, player: str, rng: object) -> dict[str, torch.Tensor]:
+        terms = original(self, batch, player=player, rng=rng)  # type: ignore[arg-type]
+        factor = torch.nan if self.training and next(calls) >= 4 else 1.0
+        return {name: value * factor for name, value in terms.items()}
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PathoSyn, "losses", losses)
+        assert train(tmp_path / "run", "--train.validate-every", 100) == 2
+    told = capsys.readouterr().err
+    assert "not finite" in told and "--train.lr" in told
+    state = torch.load(tmp_path / "run" / "state.pt", weights_only=True)
+    assert state["step"] == 4 and all(torch.isfinite(value).all() for value in load_file(tmp_path / "run" / "weights.safetensors").values())
+
+
 # -- several processes ------------------------------------------------------------------------------------------------------------------
 
 
