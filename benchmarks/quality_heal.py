@@ -1,6 +1,6 @@
 """Does a lesion segmenter still find a lesion where one was healed?
 
-    python benchmarks/quality_heal.py --data slices.h5 --weights runs/lgg/weights.safetensors [--steps 1500] [--windows 160]
+    python benchmarks/quality_heal.py --data slices.h5 --weights runs/lgg/weights.safetensors [--steps 600] [--windows 160] [--segmenter FILE]
 
 A small U-Net (MONAI BasicUNet, 0.5 M weights) learns to segment on lesion and lesion-free windows of the training subjects. Then, on lesion
 windows of validation subjects that neither network has trained on: Dice on the scan as it is, and the share of the mask that it still calls lesion in the
@@ -92,15 +92,23 @@ def measure(net: nn.Module, slices: Slices, method: nn.Module, windows: int) -> 
 
 
 def main() -> None:
-    """Train the segmenter, print the table."""
+    """Train the segmenter, or load it where --segmenter exists; print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--weights", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--windows", type=int, default=160)
+    parser.add_argument("--segmenter", type=Path, help="keep the segmenter here and use it again")
     given = parser.parse_args()
     loaded = load(given.weights)
-    net = train(Slices(given.data, "train", contrasts=loaded.config.contrasts), given.steps)
+    contrasts = loaded.config.contrasts
+    if given.segmenter and given.segmenter.exists():
+        net = network(len(contrasts)).eval()
+        net.load_state_dict(torch.load(given.segmenter, weights_only=True))
+    else:
+        net = train(Slices(given.data, "train", contrasts=contrasts), given.steps)
+        if given.segmenter:
+            torch.save(net.state_dict(), given.segmenter)
     held_out = Slices(given.data, "validation", contrasts=loaded.config.contrasts)
     rng = np.random.default_rng(0)
     for kind, subjects in measure(net, held_out, loaded.method, given.windows).items():

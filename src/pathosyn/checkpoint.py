@@ -63,6 +63,7 @@ def load(weights: str | Path, *, device: str = "cpu") -> Loaded:
     if not path.is_file():
         found = "a folder" if path.is_dir() else "no such file"
         raise refuse(path, found=found, expected="a weight file (.safetensors)", remedy="give the weights.safetensors that `pathosyn train` wrote")
+    sha256 = file_sha256(path)
     try:
         with safe_open(path, framework="pt") as file:
             raw = (file.metadata() or {}).get(FORMAT)
@@ -87,4 +88,4 @@ def load(weights: str | Path, *, device: str = "cpu") -> Loaded:
         remedy = "use an earlier copy, or train anew with a smaller --train.lr"
         raise refuse(path, found=f"NaN or infinity in {bad[0]}", expected="finite weights", remedy=remedy)
     method.eval().requires_grad_(False).to(device)
-    return Loaded(method, method.config, provenance, path, file_sha256(path))
+    return Loaded(method, method.config, provenance, path, sha256)

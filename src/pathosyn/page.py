@@ -26,7 +26,7 @@ body { max-width: 70rem; margin: 0 auto; padding: 1rem; }
 .note { border-left: .3rem solid #c40; padding: .2rem .8rem; }
 .tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(9.5rem, 1fr)); gap: .6rem; margin: .6rem 0; }
 figure { margin: 0; }
-figure img { width: 100%; display: block; border-radius: .2rem; }
+figure img { width: 100%; display: block; border: 1px solid #8886; box-sizing: border-box; }
 figcaption, td, th, .axis { font-size: .85rem; }
 table { border-collapse: collapse; display: block; overflow-x: auto; }
 td, th { border-bottom: 1px solid #8886; padding: .2rem .8rem .2rem 0; text-align: left; font-variant-numeric: tabular-nums; }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bad_scans
 import bad_training
+import bad_weights
 from bad_world import Case
 
-CASES: list[Case] = [*bad_training.LINES, *bad_scans.CASES, *(case for case in bad_training.CASES if case not in bad_training.LINES)]
+CASES: list[Case] = [*bad_training.LINES, *bad_scans.CASES, *bad_weights.CASES, *bad_training.PREPARE, *bad_training.TRAIN]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import gzip
+import os
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from bad_world import AFFINE, CONTRASTS, SHAPE, Case, Place, box_mask, brain, make_subject, save, small_disk
+from bad_world import AFFINE, CONTRASTS, SHAPE, Case, Place, box_mask, brain, call, make_subject, no_gpu, save, small_disk
 
 NOISE = np.random.default_rng(0).normal(300, 30, SHAPE).astype(np.float32)
 
@@ -119,6 +120,7 @@ FILES = [
     Case("complex voxels", lambda p: p.insert(subject=p.spoil("t1", NOISE.astype(np.complex64))), ("complex", "magnitude")),
     Case("RGB voxels", lambda p: p.insert(subject=_colour(p)), ("RGB", "grey-scale")),
     Case("singular affine", lambda p: p.insert(subject=_flat_affine(p)), ("affine without an inverse", "sform")),
+    Case("voxel sizes in another unit", lambda p: p.insert(subject=p.spoil("t1", NOISE, np.diag([900.0, 900, 900, 1]))), ("mm of scan", "in mm")),
     Case("NaN", lambda p: p.insert(subject=p.spoil("t1", _with_voxel(np.nan))), ("1 voxels that are NaN", "nan_to_num")),
     Case("infinity", lambda p: p.insert(subject=p.spoil("t1", _with_voxel(np.inf))), ("infinite", "nan_to_num")),
     Case("truncated gzip", lambda p: p.insert(subject=_truncated(p)), ("_t1.nii.gz", "cut short", "copy the file again")),
@@ -180,7 +182,7 @@ FLAGS = [
     Case("ball larger than the world", lambda p: p.insert("--at", 20, 22, 8, "--size-mm", 1e300), ("--size-mm", "up to 10000", "in mm")),
     Case("size 0", lambda p: p.insert("--at", 20, 22, 8, "--size-mm", 0), ("--size-mm", "above 0", "diameter")),
     Case("negative size", lambda p: p.insert("--at", 20, 22, 8, "--size-mm", -3), ("--size-mm", "above 0", "diameter")),
-    Case("size is not a number", lambda p: p.insert("--at", 20, 22, 8, "--size-mm", "nan"), ("--size-mm", "finite")),
+    Case("size is not a number", lambda p: p.insert("--at", 20, 22, 8, "--size-mm", "nan"), ("--size-mm", "finite", "in mm")),
     Case("negative severity", lambda p: p.insert("--severity", -1), ("--severity", "-1", "0 takes the lesion out")),
     Case("severity is not a number", lambda p: p.insert("--severity", "nan"), ("--severity", "nan", "1 is as trained")),
     Case("severity beyond the scan's numbers", lambda p: p.insert("--severity", 1e38), ("--severity", "1 is as trained")),
@@ -188,7 +190,7 @@ FLAGS = [
     Case("no steps", lambda p: p.insert("--steps", 0), ("--steps", "1…50", "leave it out")),
     Case("more steps than times", lambda p: p.insert("--steps", 51), ("--steps", "1…50", "leave it out")),
     Case("negative threads", lambda p: p.insert("--threads", -1), ("--threads", "-1", "0…1024")),
-    Case("a GPU that is not there", lambda p: p.insert("--device", "cuda"), ("--device", "no GPU", "cpu or auto")),
+    Case("a GPU that is not there", lambda p: p.insert("--device", "cuda"), ("--device", "no GPU", "cpu or auto"), no_gpu),
     Case("folders and files", lambda p: p.insert("--image", "t1=a.nii.gz"), ("--image", "together", "leave one")),
     Case("file without a contrast", lambda p: _image(p, "scan.nii.gz"), ("--image scan.nii.gz", "CONTRAST=FILE", "--image flair=scan.nii.gz")),
     Case("unknown contrast", lambda p: _image(p, "dwi=scan.nii.gz"), ("“dwi”", "one of t1, t1ce, t2, flair", "nearest contrast")),
@@ -224,9 +226,23 @@ OUTPUT = [
     Case("foreign files in the result's folder", lambda p: p.insert() if p.text("out/s1-r00/thesis.txt", "mine") else [], ("s1-r00", "another --out")),
     Case("another result in its folder", lambda p: p.insert() if _earlier_result(p) is None else [], ("s1-r00", "earlier result", "another --out")),
     Case("foreign files, healed", lambda p: p.heal() if p.text("out/s1-healed/a.txt", "mine") else [], ("s1-healed", "another --out")),
+    Case("a result that lost a file", lambda p: _again(p), ("s1-r00", "without its s1-r00_t1.nii.gz", "delete this folder")),
+    Case("folder name that is not UTF-8", lambda p: p.insert(subject=_latin(p)), ("not UTF-8", "rename")),
     Case("disk full (insert)", lambda p: _out(p, p.root / "disk" / "out"), ("disk/out", "no space", "free some space"), around=small_disk),
     Case("disk full (heal)", lambda p: _out(p, p.root / "disk" / "out", verb="heal"), ("disk/out", "no space", "free some space"), around=small_disk),
 ]
+
+
+def _again(place: Place) -> list[str]:
+    if call(place.insert())[0]:
+        raise RuntimeError("the sound command failed")
+    (place.out / "s1-r00" / "s1-r00_t1.nii.gz").unlink()
+    return place.insert()
+
+
+def _latin(place: Place) -> Path:
+    folder = Path(os.fsdecode(os.fsencode(place.root) + b"/caf\xe9"))
+    return place.subject().rename(folder)
 
 
 def _check(place: Place, *roots: object) -> list[str]:
@@ -240,6 +256,7 @@ CHECK = [
     Case("check: folders without scans", lambda p: _check(p, p.text("a/b/c.txt", "x").parents[1]), ("folders but no scan", "just above")),
     Case("check: a truncated scan", lambda p: _check(p, _truncated(p)), ("cut short", "copy the file again")),
     Case("check: a mask elsewhere", lambda p: _check(p, p.spoil("seg", _corner_mask())), ("100% of the lesion outside", "flipped")),
+    Case("check: the brain as a lesion", lambda p: _check(p, p.spoil("seg", brain().astype(np.uint8))), ("of the head", "the lesion's mask")),
     Case("check: a name twice", lambda p: _check(p, *(f.parent for f in _twins(p))), ("name again", "rename")),
     Case("check: half a processor", lambda p: p.argv("check", p.world.cohort, "--workers", -1), ("--workers", "-1", "0…1024")),
     Case("check: nothing given", lambda p: ["check"], ("DIR", "no folder", "give the folder")),

@@ -6,17 +6,21 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import re
 import shlex
 import shutil
 import subprocess
+import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import nibabel as nib
 import numpy as np
@@ -26,7 +30,7 @@ from pathosyn.cli import main
 SHAPE = (40, 44, 8)
 CONTRASTS = ("t1", "t1ce", "flair")
 AFFINE = np.diag([1.0, 1.0, 2.0, 1.0])
-FAULT_LINE = re.compile(r"(pathosyn( \w+)?|fault): .+: found .+; expected .+; .+|pathosyn: found .+; expected .+; .+")
+FAULT_LINE = re.compile(r"(?:pathosyn \w+|fault): .+: found .+; expected .+; .+|pathosyn: found .+; expected .+; .+")
 TINY = ("--scale", "tiny", "--networks.sub", "8", "8", "8", "8", "8", "--networks.eps", "8", "8", "--train.steps", "2", "--device", "cpu")
 
 
@@ -197,10 +201,12 @@ class Outcome:
     complaints: tuple[str, ...]
 
     @property
-    def line(self) -> str:
-        """The first fault."""
-        lines = [line for line in self.errors.splitlines() if line.strip() and not line.startswith("warning")]
-        return lines[0] if lines else ""
+    def lines(self) -> list[str]:
+        """One a fault; of a parser's box the words, on one line."""
+        lines = [line for line in self.errors.splitlines() if not line.startswith("warning")]
+        if all(line.startswith(("pathosyn", "fault: ")) for line in lines):
+            return lines
+        return [" ".join(word for word in self.errors.split() if re.search(r"\w", word))]
 
 
 def judge(case: Case, world: World, root: Path) -> Outcome:
@@ -232,13 +238,16 @@ def call(argv: Sequence[str]) -> tuple[int | None, str, str]:
     """In this process: exit code, standard output, standard error."""
     output, errors = io.StringIO(), io.StringIO()
     code: int | None = None
-    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("always", RuntimeWarning)  # NumPy's: a number that went wrong on the way
         try:
             code = main(argv)
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else 1
         except Exception:
             errors.write(traceback.format_exc())
+    errors.writelines(f"{each.category.__name__}: {each.message}\n" for each in caught)
     return code, output.getvalue(), errors.getvalue()
 
 
@@ -251,13 +260,39 @@ def contents(folder: Path) -> dict[str, tuple[int, int] | None]:
 
 @contextlib.contextmanager
 def small_disk(place: Place, kilobytes: int = 24) -> Iterator[None]:
-    """A real file system of a few kilobytes at `place.root/disk`; PermissionError where this user may not mount one."""
+    """A real file system of a few kilobytes at `place.root/disk`; where this user may not mount one, writing there fails as if it were full."""
     folder = place.root / "disk"
     folder.mkdir(exist_ok=True)
     command = ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(folder)]
-    if os.name != "posix" or not shutil.which("mount") or subprocess.run(command, capture_output=True, check=False).returncode:
-        raise PermissionError("may not mount a small disk here")
+    if not sys.platform.startswith("linux") or subprocess.run(command, capture_output=True, check=False).returncode:
+        with _as_if_full(folder):
+            yield
+        return
     try:
         yield
     finally:
         subprocess.run(["umount", "-l", str(folder)], capture_output=True, check=True)
+
+
+@contextlib.contextmanager
+def _as_if_full(folder: Path) -> Iterator[None]:
+    opened, usage = Path.open, shutil.disk_usage
+
+    def open_there(self: Path, mode: str = "r", *given: Any, **named: Any) -> Any:
+        if mode[0] in "wxa" and folder in self.parents:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self))
+        return opened(self, mode, *given, **named)
+
+    def usage_there(path: Path) -> Any:
+        there = usage(path)
+        return there._replace(free=0) if folder in (path, *path.parents) else there
+
+    with mock.patch.object(Path, "open", open_there), mock.patch("shutil.disk_usage", usage_there):
+        yield
+
+
+@contextlib.contextmanager
+def no_gpu(place: Place) -> Iterator[None]:
+    """A machine without a GPU, whatever this one has."""
+    with mock.patch("torch.cuda.is_available", return_value=False):
+        yield

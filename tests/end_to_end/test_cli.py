@@ -74,7 +74,10 @@ def test_each_verbs_help_lists_its_flags(capsys: pytest.CaptureFixture[str], ver
     assert "MISSING" not in told
 
 
-@pytest.mark.parametrize("words", [("train",), ("prepare", "x"), ("train", "--data", "x", "--run", "y", "--train.stepz", "3"), ("prepare", "x", "--out", "y", "--seed", "a")])
+@pytest.mark.parametrize(
+    "words",
+    [("train",), ("prepare", "x"), ("train", "--data", "x", "--run", "y", "--train.stepz", "3"), ("prepare", "x", "--out", "y", "--seed", "a")],
+)
 def test_a_command_line_that_cannot_be_read_ends_with_2(capsys: pytest.CaptureFixture[str], words: tuple[str, ...]) -> None:
     assert ended(*words) == 2
     captured = capsys.readouterr()
@@ -216,7 +219,11 @@ def test_help_and_parsing_do_not_pay_for_torch() -> None:
 
 def test_the_verbs_are_functions_whatever_was_imported_before() -> None:
     """`pathosyn.insert` is also the name of a module, which Python would put in the function's place."""
-    code = "from pathosyn import heal, insert, load, prepare, fit\nimport pathosyn.insert, pathosyn\nprint(all(map(callable, (heal, insert, load, prepare, fit, pathosyn.insert))))"
+    code = (
+        "from pathosyn import heal, insert, load, prepare, fit\n"
+        "import pathosyn.insert, pathosyn\n"
+        "print(all(map(callable, (heal, insert, load, prepare, fit, pathosyn.insert))))"
+    )
     assert python(code).strip() == "True"
 
 

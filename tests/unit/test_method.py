@@ -189,6 +189,15 @@ def test_missing_contrast_stays_out_of_the_losses(preset: str, player: str, tiny
     assert values[0] == values[1]
 
 
+def test_substrate_loss_is_a_mean_over_the_contrasts_that_are_there(make_method: Maker, batch_of: Batches, monkeypatch: pytest.MonkeyPatch) -> None:
+    method, batch = make_method(default(), weights=Weights(out=2.0, inside=3.0)), batch_of(1, present=[[1, 0]])
+    f = torch.randn(batch.x.shape, generator=torch.Generator().manual_seed(1))
+    monkeypatch.setitem(method._modules, "sub", Fixed(f))
+    outside, inside = ((f - batch.x)[0, 0] ** 2)[batch.D[0, 0] == 0], ((f - batch.x_ph)[0, 0] ** 2)[batch.D[0, 0] > 0]
+    given = method.losses(batch, player="sub", rng=streams(range(1)))["sub"]
+    assert float(given) == pytest.approx(float(2 * outside.mean() + 3 * inside.mean()), rel=1e-5)
+
+
 @BOTH
 def test_values_of_a_missing_contrast_change_nothing(preset: str, tiny: Tiny, batch_of: Batches) -> None:
     method, batch = tiny[preset], batch_of(present=[[1, 1], [1, 0], [0, 1]])
@@ -215,6 +224,14 @@ def test_begin_measures_rms_and_extreme_on_the_support(joint: bool, make_method:
 def test_begin_leaves_the_scale_alone_where_it_is_not_asked_for(tiny: Tiny, batch_of: Batches) -> None:
     assert tiny["paper"].begin("joint", [batch_of()]) == {} and tiny["default"].begin("substrate", [batch_of()]) == {}
     assert tiny["paper"].r_scale.tolist() == tiny["default"].r_scale.tolist() == [1.0, 1.0]
+
+
+def test_begin_can_set_the_clamp_without_the_scale(make_method: Maker, batch_of: Batches, monkeypatch: pytest.MonkeyPatch) -> None:
+    method, batch = make_method(default(), scale_residual=False, clamp_quantile=1.0), batch_of()
+    monkeypatch.setitem(method._modules, "sub", Fixed(torch.zeros_like(batch.x)))
+    method.begin("deviation", [batch])
+    assert method.r_scale.tolist() == [1.0, 1.0]
+    assert method.r_max.tolist() == pytest.approx((batch.x * batch.D).abs().amax(dim=(0, 2, 3)).tolist())
 
 
 def test_paper_saturates_and_never_undoes_it(tiny: Tiny) -> None:

@@ -173,6 +173,7 @@ def test_missing_contrast_looks_the_same_in_training_and_at_the_draw(tiny: Tiny,
 
 def test_condition_is_the_scan_around_and_the_substrate_inside(tiny: Tiny, batch_of: Batches) -> None:
     batch = batch_of(present=[[1, 1], [1, 0], [1, 1]])
+    batch = replace(batch, x=batch.x + 5.0 * (1 - known_of(batch)))
     x_sub = torch.full_like(batch.x, 9.0)
     ours, printed = (tiny[name].condition(batch.x, x_sub, batch.m, tiny[name].parts(batch)) for name in ("default", "paper"))
     assert ours.shape == printed.shape == (3, 6, 32, 32)

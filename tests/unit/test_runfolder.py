@@ -110,7 +110,7 @@ def test_a_save_that_fails_keeps_the_state_before_it(folder: RunFolder, monkeypa
 def test_the_state_is_data_only(folder: RunFolder) -> None:
     """`weights_only=True`: a state that would run code on loading is refused."""
     torch.save({"step": 1, "metrics_bytes": 0, "config": replace(Config(), name="x")}, folder.path / "state.pt")
-    with pytest.raises(Exception, match="weights_only|Weights only"):
+    with pytest.raises(Exception, match=r"[Ww]eights.only"):
         folder.load_state(CPU)
 
 

@@ -6,6 +6,7 @@ import errno
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from io import TextIOWrapper
 from typing import Protocol
 
 VERBS = {
@@ -45,6 +46,9 @@ def usage() -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line; returns 0 done, 1 our own failure, 2 bad input, 130 interrupted."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a file's name may hold what the terminal cannot show
     if arguments and arguments[0] in ("-h", "--help", "help"):
         print(usage())
         return OK
@@ -80,6 +84,14 @@ def _guarded(name: str, arguments: list[str]) -> int:
         return INTERRUPTED
     except BrokenPipeError:
         return FAILURE
+    except UnicodeEncodeError as error:
+        expected, remedy = "names that every system can read", "rename the file or folder"
+        print(f"pathosyn {name}: {refuse(ascii(error.object), found='a name that is not UTF-8', expected=expected, remedy=remedy)}", file=sys.stderr)
+        return BAD_INPUT
+    except MemoryError as error:
+        expected, remedy = "enough for the scan or the batch", "close other programs, or give fewer at once (--train.batch-pixels, --workers)"
+        print(f"pathosyn {name}: {refuse('memory', found=f'too little of it ({error})', expected=expected, remedy=remedy)}", file=sys.stderr)
+        return BAD_INPUT
     except OSError as error:
         if error.errno not in USERS:
             raise

@@ -21,6 +21,7 @@ import numpy as np
 from pathosyn.config import CONTRASTS
 from pathosyn.data.nifti import suffix_of
 from pathosyn.data.normalise import foreground
+from pathosyn.data.placement import ALL_TISSUE
 from pathosyn.data.subjects import Scan, SubjectFiles, find_subject, kind_of, read_scan, subject_folders
 from pathosyn.errors import Fault, InputError
 
@@ -137,6 +138,9 @@ def _measured(row: Row, scan: Scan) -> Row:
         remedy = "check that mask and scan belong together and are not flipped against each other"
         fault = Fault(where, f"{outside:.0%} of the lesion outside the head", "a lesion in tissue", remedy)
         (faults if outside > OUTSIDE_FAULT else warnings).append(fault)
+    elif (covered := float(lesion[head].mean())) > ALL_TISSUE:
+        found, expected = f"a mask that covers {covered:.0%} of the head", "healthy tissue around the lesion"
+        faults.append(Fault(where, found, expected, "give the lesion's mask, not the brain's"))
     return replace(row, faults=tuple(faults), warnings=tuple(warnings))
 
 

@@ -23,6 +23,8 @@ from pathosyn.data.nifti_parse import parse
 from pathosyn.errors import refuse
 
 SUFFIXES = (".nii.gz", ".nii")
+LARGEST_MM = 2500.0
+"""Along one axis: more than a whole body."""
 GZIP_LEVEL = 1
 """Scans are written often and read once: higher levels cost several times the time for a few per cent of the size."""
 
@@ -126,8 +128,17 @@ def read_volume(path: str | Path) -> Volume:
     path = Path(path)
     stored, header, affine, slope, inter = parse(path)
     volume = Volume(path, stored, header, affine, slope, inter)
+    _refuse_other_units(volume)
     _refuse_unusable_values(volume)
     return volume
+
+
+def _refuse_other_units(volume: Volume) -> None:
+    """A header in µm or m: on a grid of 1 mm such a scan would be a point, or larger than memory."""
+    sides = [n * step for n, step in zip(volume.shape, volume.spacing, strict=True)]
+    if max(sides) > LARGEST_MM:
+        found, expected = " x ".join(f"{side:.4g}" for side in sides) + " mm of scan", f"at most {LARGEST_MM:g} mm a side"
+        raise refuse(volume.path, found=found, expected=expected, remedy="check the unit of the header's voxel sizes: distances are taken to be in mm")
 
 
 def _refuse_unusable_values(volume: Volume) -> None:

@@ -87,23 +87,23 @@ def lesions(scan: Scan, wish: Wish, head: Mask) -> Lesions:
             new = shift(new, scan.spacing, wish.shift_mm)
         except InputError as error:
             raise InputError(replace(error.faults[0], where=f"{scan.name}: --shift-mm")) from None
-    on_head = float((new & head).sum() / new.sum())
-    if on_head < ON_TISSUE:
-        raise refuse(
-            name,
-            found=f"a mask of which {100 * on_head:.0f} % lies on the head or brain",
-            expected=f"at least {100 * ON_TISSUE:.0f} %",
-            remedy="check that mask and scan belong together (insert: or move it with --shift-mm)",
-        )
-    covered = float((new & head).sum() / head.sum())
-    if covered > ALL_TISSUE:
-        raise refuse(
-            name,
-            found=f"a mask that covers {100 * covered:.0f} % of the head or brain",
-            expected="healthy tissue around the lesion",
-            remedy="give the lesion's mask, not the brain's",
-        )
+    on_head = refuse_misplaced(new, head, name)
     return Lesions(old, new, {**source, "extent_mm": wish.extent_mm, "shift_mm": list(wish.shift_mm), "share_on_head": round(on_head, 4)})
+
+
+def refuse_misplaced(lesion: Mask, head: Mask, where: object) -> float:
+    """The share of the lesion that lies on the head; 1 for an empty mask. InputError where mask and scan, or mask and meaning, cannot belong together."""
+    if not lesion.any():
+        return 1.0
+    both = float((lesion & head).sum())
+    on_head, covered = both / float(lesion.sum()), both / max(float(head.sum()), 1.0)
+    if on_head < ON_TISSUE:
+        found, expected = f"a mask of which {100 * on_head:.0f} % lies on the head or brain", f"at least {100 * ON_TISSUE:.0f} %"
+        raise refuse(where, found=found, expected=expected, remedy="check that mask and scan belong together (insert: or move it with --shift-mm)")
+    if covered > ALL_TISSUE:
+        found, expected = f"a mask that covers {100 * covered:.0f} % of the head or brain", "healthy tissue around the lesion"
+        raise refuse(where, found=found, expected=expected, remedy="give the lesion's mask, not the brain's")
+    return on_head
 
 
 def _refuse_contradictions(wish: Wish) -> None:
@@ -117,8 +117,8 @@ def _refuse_contradictions(wish: Wish) -> None:
     numbers = {"--extent-mm": (wish.extent_mm,), "--shift-mm": wish.shift_mm, "--at": wish.at or (), "--size-mm": (wish.size_mm or 0.0,)}
     for flag, values in numbers.items():
         if not all(abs(value) <= FAR_MM for value in values):  # NaN is not either
-            found = " ".join(f"{value:g}" for value in values)
-            raise refuse(flag, found=found, expected=f"millimetres, up to {FAR_MM:g}", remedy="give finite numbers, in mm")
+            found = " ".join(f"{value:g}" for value in values) + ("" if np.isfinite(values).all() else ", which is not finite")
+            raise refuse(flag, found=found, expected=f"millimetres, up to {FAR_MM:g}", remedy="give a number in mm")
 
 
 def _asked(scan: Scan, wish: Wish, old: Mask) -> tuple[Mask, dict[str, Any]]:

@@ -25,6 +25,7 @@ from pathosyn.data import store
 from pathosyn.data import workers as processes
 from pathosyn.data.inpaint import KINDS
 from pathosyn.data.nifti import file_sha256
+from pathosyn.data.placement import refuse_misplaced
 from pathosyn.data.scene import record_of
 from pathosyn.data.split import draw_split, read_split
 from pathosyn.data.subjects import SubjectFiles, find_subjects, read_scan
@@ -87,11 +88,11 @@ def prepare(
     settings = store.settings_of(contrasts, geometry, inpaint, _version())
     part = out.with_name(out.name + ".part")
     names = [files.name for files in subjects]
-    refuse_unwritable(out.absolute().parent, "--out")
     pool: ProcessPoolExecutor | None = None
     try:
         if out.exists() and _is_same(out, settings, partitions, subjects):
             return _summary(out, names, len(names), start)
+        refuse_unwritable(out.absolute().parent, "--out")
         out.parent.mkdir(parents=True, exist_ok=True)
         _refuse_foreign(part)
         _refuse_full(out, 0)
@@ -250,6 +251,7 @@ def _work(files: SubjectFiles, *, contrasts: Sequence[str], geometry: Geometry, 
             raise refuse(
                 files.folder or files.name, found=str(error), expected="a scan of a head with contrast in it", remedy="look at the images of this subject"
             ) from error
+        refuse_misplaced(record.seg > 0, record.foreground > 0, files.seg)
     except InputError as error:
         return list(error.faults)
     volumes = {**scan.volumes, **({"seg": scan.seg} if scan.seg is not None else {})}
@@ -266,8 +268,12 @@ def _row(files: SubjectFiles) -> dict[str, str]:
     table = files.folder.parent / "subjects.csv" if files.folder else None
     if table is None or not table.is_file():
         return {}
-    with table.open(encoding="utf-8-sig", newline="") as lines:
-        return next((row for row in csv.DictReader(lines) if row.get("subject") == files.name), {})
+    try:
+        with table.open(encoding="utf-8-sig", newline="") as lines:
+            return next((row for row in csv.DictReader(lines) if row.get("subject") == files.name), {})
+    except (OSError, ValueError, csv.Error) as error:
+        expected, remedy = "a CSV in UTF-8 with a column subject", "export it again, or rename it"
+        raise refuse(table, found=f"no readable table ({error})", expected=expected, remedy=remedy) from error
 
 
 def _summary(out: Path, names: Sequence[str], resumed: int, start: float) -> Summary:

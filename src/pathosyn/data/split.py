@@ -18,15 +18,20 @@ def _rows(path: Path) -> list[dict[str, str]]:
     wanted = "a CSV with the columns subject, partition (and set, if names repeat)"
     try:
         text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise refuse(path, found=f"no readable text file ({error})", expected=wanted, remedy="give the split's path") from error
+    except (OSError, ValueError) as error:
+        raise refuse(path, found=f"no readable text file ({error})", expected=wanted, remedy="give the split's path, saved as CSV in UTF-8") from error
     header = text.splitlines()[0] if text.strip() else ""
     delimiter = max(",;\t", key=header.count)
-    lines = csv.reader(text.splitlines(), delimiter=delimiter)
-    names = [name.strip().lower() for name in next(lines, [])]
-    rows = [dict(zip(names, [*(cell.strip() for cell in line), *[""] * len(names)], strict=False)) for line in lines if any(line)]
-    if not rows or not {"subject", "partition"} <= set(rows[0]):
-        raise refuse(path, found=f"the header {header!r}" if header else "an empty file", expected=wanted, remedy="name the columns in the first line")
+    try:
+        lines = list(csv.reader(text.splitlines(), delimiter=delimiter))
+    except csv.Error as error:
+        raise refuse(path, found=f"no table ({error})", expected=wanted, remedy="export it as CSV again") from error
+    names = [name.strip().lower() for name in lines[0]] if lines else []
+    if not {"subject", "partition"} <= set(names):
+        raise refuse(path, found=f"the header {header[:200]!r}" if header else "an empty file", expected=wanted, remedy="name the columns in the first line")
+    rows = [dict(zip(names, [*(cell.strip() for cell in line), *[""] * len(names)], strict=False)) for line in lines[1:] if any(line)]
+    if not rows:
+        raise refuse(path, found="a header and no line below it", expected=wanted, remedy="add a line for every subject")
     return rows
 
 
