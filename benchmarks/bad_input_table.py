@@ -20,7 +20,8 @@ PAGE = """# Bad input
 
 What `pathosyn` says to input that it cannot work with. Every fault is one line on standard error: where, what was found, what was expected, what to do.
 The exit code is 2, there is no traceback, and nothing half-written is left. (Where the same command can go on from work that is done, that work stays:
-`OUT.part` of `prepare`, the run folder of `train`.) All faults that can be seen at once are told at once.
+`OUT.part` of `prepare`, the run folder of `train`.) All faults that can be seen at once are told at once. A flag that is unknown, lacks its value or has
+one of the wrong type is told in a box that names it.
 
 This page is made by `benchmarks/bad_input_table.py` from the cases that `tests/end_to_end/test_bad_input.py` runs: {cases} cases, {refused} refused as
 described. `…` stands for a folder; flags that are the same in every row (`--device cpu`, sizes of tiny networks) are left out.

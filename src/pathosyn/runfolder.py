@@ -70,10 +70,7 @@ class RunFolder:
         settings = {"config": to_dict(config), "data": data, "from": parent}
         file = self.path / "config.json"
         if file.is_file():
-            try:
-                before = json.loads(file.read_text())
-            except ValueError:
-                raise refuse(file, found="no settings that can be read", expected="an earlier run's config.json", remedy="give another --run") from None
+            before = _read(file)
             changed = list(_differences(before, json.loads(json.dumps(settings))))
             if changed:
                 raise InputError(
@@ -111,7 +108,8 @@ class RunFolder:
             state = torch.load(file, map_location=device, weights_only=True)
             rows = state["metrics_bytes"]
         except (RuntimeError, ValueError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as error:
-            found = f"a checkpoint that cannot be used ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
+            why = (str(error) or type(error).__name__).splitlines()[0].split(". ")[0]
+            found = f"a checkpoint that cannot be used ({why})"
             raise refuse(file, found=found, expected="the state that this run saved", remedy="put it back, or delete it to train this run anew") from error
         metrics = self.path / "metrics.csv"
         if not metrics.is_file() or metrics.stat().st_size < rows:
@@ -119,6 +117,17 @@ class RunFolder:
             raise refuse(metrics, found="fewer rows than state.pt counts", expected="the file as the run left it", remedy=remedy)
         os.truncate(metrics, rows)
         return state
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """An earlier run's settings."""
+    try:
+        before = json.loads(file.read_text())
+    except ValueError:
+        before = None
+    if not isinstance(before, dict) or "config" not in before:
+        raise refuse(file, found="no settings of a run of ours", expected="an earlier run's config.json", remedy="give another --run")
+    return before
 
 
 def _left_by_opening(path: Path) -> bool:

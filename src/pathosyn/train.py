@@ -186,7 +186,10 @@ def _step(
         raise refuse(f"training step {step + 1}", found=f"a gradient that is not finite (loss {terms['loss'].item():g})", expected="numbers", remedy=remedy)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return {name: float(value.detach()) for name, value in terms.items()}
+    values: Any = torch.stack([value.detach().float() for value in terms.values()])
+    if fabric.world_size > 1:
+        values = fabric.all_reduce(values, reduce_op="mean")
+    return dict(zip(terms, values.tolist(), strict=True))
 
 
 def _schedule(stages: Sequence[Stage], steps: int) -> Iterator[tuple[Stage, int, int]]:

@@ -36,7 +36,8 @@ def refuse_unwritable(folder: str | Path, flag: str) -> None:
     try:
         there = _nearest(folder)
         if not there.is_dir():
-            raise refuse(folder, found="a file" if there == folder else f"a file on the way ({there})", expected=expected, remedy=remedy)
+            what = "a file" if there == folder else f"{there} is a file"
+            raise refuse(folder, found=f"a place that cannot be written ({what})", expected=expected, remedy=remedy)
         os.rmdir(tempfile.mkdtemp(prefix=".pathosyn-", dir=there))  # permissions alone tell too little: read-only disks, /proc, the superuser
     except (OSError, ValueError) as error:
         raise refuse(folder, found=f"a place that cannot be written ({reason(error)})", expected=expected, remedy=remedy) from error

@@ -227,7 +227,7 @@ OUTPUT = [
     Case("another result in its folder", lambda p: p.insert() if _earlier_result(p) is None else [], ("s1-r00", "earlier result", "another --out")),
     Case("foreign files, healed", lambda p: p.heal() if p.text("out/s1-healed/a.txt", "mine") else [], ("s1-healed", "another --out")),
     Case("a result that lost a file", lambda p: _again(p), ("s1-r00", "without its s1-r00_t1.nii.gz", "delete this folder")),
-    Case("folder name that is not UTF-8", lambda p: p.insert(subject=_latin(p)), ("not UTF-8", "rename")),
+    Case("folder name that is not UTF-8", lambda p: p.insert(subject=_latin(p)), ("caf\\udce9", "in UTF-8", "rename")),
     Case("disk full (insert)", lambda p: _out(p, p.root / "disk" / "out"), ("disk/out", "no space", "free some space"), around=small_disk),
     Case("disk full (heal)", lambda p: _out(p, p.root / "disk" / "out", verb="heal"), ("disk/out", "no space", "free some space"), around=small_disk),
 ]

@@ -192,7 +192,7 @@ TRAIN = [
     Case("train: run is a file", lambda p: p.train(run=p.text("out", "mine")), ("out", "a file", "another --run")),
     Case("train: run where nothing can be made", lambda p: p.train(run=Path("/proc/run")), ("/proc", "another --run")),
     Case("train: run of other files", lambda p: p.train() if p.text("out/thesis.txt", "mine") else [], ("other files", "another --run")),
-    Case("train: run of another tool", lambda p: p.train() if p.text("out/config.json", '{"lr": 1}') else [], ("out", "--run")),
+    Case("train: run of another tool", lambda p: p.train() if p.text("out/config.json", '{"lr": 1}') else [], ("config.json", "run of ours", "another --run")),
     Case("train: run with a broken config", lambda p: p.train() if p.text("out/config.json", "{") else [], ("config.json", "--run")),
     Case("train: run of other settings", lambda p: p.train("--train.lr", 0.5, run=_run_folder(p)), ("train.lr = 0.001", "train.lr = 0.5", "new --run")),
     Case("train: checkpoint cut short", lambda p: p.train(run=_run_folder(p, state__pt=b"PK\x03\x04xxxx")), ("state.pt", "delete")),

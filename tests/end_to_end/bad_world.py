@@ -164,7 +164,7 @@ class Place:
         """Without this machine's paths."""
         for folder in (self.root, self.world.cohort, self.world.root):
             text = text.replace(str(folder), "…")
-        return text
+        return re.sub("x{50,}", "xx…xx", text)
 
     def shown(self, argv: Sequence[str]) -> str:
         """The command line as a reader sees it, without the flags that only make it small."""

@@ -66,9 +66,15 @@ def prepared(cli: Cli, tiny_cohort: Path, tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.fixture(scope="session")
-def train(cli: Cli, prepared: Path) -> Cli:
-    """`train(run, *flags)`: a handful of steps of a tiny network; flags given later win."""
-    return lambda run, *flags: cli("train", "--data", prepared, "--run", run, *_merged(SETTINGS, flags))
+def settings() -> Callable[..., list[str]]:
+    """Flags of a short training of tiny networks; flags that are given win."""
+    return lambda *flags: _merged(SETTINGS, flags)
+
+
+@pytest.fixture(scope="session")
+def train(cli: Cli, prepared: Path, settings: Callable[..., list[str]]) -> Cli:
+    """`train(run, *flags)`: a handful of steps of a tiny network."""
+    return lambda run, *flags: cli("train", "--run", run, *settings("--data", prepared, *flags))
 
 
 def _merged(settings: tuple[str, ...], flags: tuple[object, ...]) -> list[str]:

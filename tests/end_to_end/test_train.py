@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors import safe_open
 from safetensors.torch import load_file
 
 from pathosyn import train as loop
@@ -348,24 +347,20 @@ def in_double(batch: LesionBatch) -> LesionBatch:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("preset", [(), PAPER])
-def test_two_processes_end_where_one_does(prepared: Path, tmp_path: Path, preset: tuple[str, ...]) -> None:
-    """Sums are taken in another order, so equal to rounding only. Two interpreters start, which alone takes ten seconds."""
-    common = ["train", "--data", prepared, "--scale", "tiny", *preset, "--networks.sub", *"88888", "--networks.eps", 8, 8, "--m.steps", 2, "--device", "cpu"]
-    common += ["--threads", 1, "--train.precision", "32-true", "--train.batch-pixels", 8192, "--train.lr-warmup", 2, "--train.steps", 8]
+def test_two_processes_end_where_one_does(prepared: Path, settings: Callable[..., list[str]], tmp_path: Path) -> None:
+    """To rounding, since sums are taken in another order. A bias that a normalisation takes out again has a gradient of nothing but rounding,
+    of which Adam makes steps of full length: biases may differ by that. Two interpreters start, which alone takes ten seconds."""
+    script = tmp_path / "pathosyn_main.py"  # the second process runs the first one's command again
+    script.write_text("from pathosyn.cli import main\nif __name__ == '__main__':\n    raise SystemExit(main())\n")
     for processes in (1, 2):
-        words = [*common, "--run", tmp_path / str(processes), "--train.devices", processes]
-        start = [sys.executable, "-c", "from pathosyn.cli import main; raise SystemExit(main())"]
-        script = tmp_path / "pathosyn_main.py"
-        script.write_text("from pathosyn.cli import main\nif __name__ == '__main__':\n    raise SystemExit(main())\n")
-        start = [sys.executable, str(script)]
-        done = subprocess.run([*start, *map(str, words)], capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False)
+        words = ["train", "--data", prepared, "--run", tmp_path / str(processes), *settings("--train.batch-pixels", 8192, "--train.devices", processes)]
+        start = [sys.executable, script, *words]
+        done = subprocess.run([*map(str, start)], capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False)
         assert done.returncode == 0, done.stderr[-3000:]
     one, two = (load_file(tmp_path / str(n) / "weights.safetensors") for n in (1, 2))
-    apart = {name: float((one[name] - two[name]).abs().max()) for name in one}
-    print(sorted(apart.items(), key=lambda item: -item[1])[:40])
-    assert max(apart.values()) < 1e-4
-    with safe_open(tmp_path / "2" / "weights.safetensors", "pt") as file:
-        assert file.metadata()
-    steps = {int(row["step"]) for row in rows(tmp_path / "2")}
-    assert steps and len(rows(tmp_path / "2")) == len(rows(tmp_path / "1")), "each process wrote its own rows"
+    for name in one:
+        assert float((one[name] - two[name]).abs().max()) < (1e-4 if not name.endswith("bias") else 8 * 1e-3), name
+    for ours, theirs in zip(rows(tmp_path / "1"), rows(tmp_path / "2"), strict=True):
+        assert {**ours, "value": ""} == {**theirs, "value": ""}
+        # std_r0 is a root of a mean over the batch: the mean of two roots is not quite it.
+        assert float(ours["value"]) == pytest.approx(float(theirs["value"]), rel=0.05 if ours["metric"] == "std_r0" else 1e-3), ours

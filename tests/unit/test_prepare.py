@@ -121,7 +121,7 @@ def off_centre(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, h5py.Gro
     folder.mkdir()
     rng = np.random.default_rng(0)
     image = np.zeros((150, 140, 8), np.float32)
-    image[60:130, 50:120, 2:7] = rng.normal(100, 10, (70, 70, 5))
+    image[50:130, 50:120, 2:7] = rng.normal(100, 10, (80, 70, 5))
     seg = np.zeros(image.shape, np.uint8)
     seg[40:80, 60:80, 1:4] = 1
     image[(seg > 0) & (image > 0)] += 500

@@ -128,6 +128,7 @@ def _no_scan(folder: Path, others: list[Path], *, mask_only: bool) -> InputError
 def _entries(folder: Path) -> list[Path]:
     """What lies in a folder, sorted by name."""
     try:
+        folder.name.encode()  # it is the subject's name, in files and in seeds
         return sorted(folder.iterdir(), key=lambda path: path.name)
     except FileNotFoundError:
         raise refuse(folder, found="no such folder", expected="a folder", remedy="check the name") from None
@@ -136,8 +137,8 @@ def _entries(folder: Path) -> list[Path]:
     except OSError as error:
         found = f"a folder that cannot be read ({error.strerror})"
         raise refuse(folder, found=found, expected="a folder you may read", remedy="change its permissions") from None
-    except ValueError as error:  # a name with a null character
-        raise refuse(ascii(str(folder)), found=str(error), expected="a folder", remedy="check the name") from None
+    except ValueError as error:  # a name with a null character, or in another encoding
+        raise refuse(ascii(str(folder)), found=str(error), expected="a folder's name in UTF-8", remedy="check the name, or rename it") from None
 
 
 def subject_folders(root: str | Path) -> list[Path]:
