@@ -37,7 +37,7 @@ svg { width: 100%; max-width: 36rem; height: auto; }
 
 @dataclass(frozen=True)
 class View:
-    """One axial slice of one contrast of one scan. Every tile of it has the scan's grey limits, and one limit for all signed maps."""
+    """One axial slice of one contrast of one scan: what a row shows. All its tiles share the grey limits, and all signed maps one limit."""
 
     scan: NDArray[np.float32]
     z: int
@@ -45,13 +45,14 @@ class View:
     high: float
 
     @classmethod
-    def of(cls, path: Path, z: int) -> View:
-        """The slice `z` (canonical) of a scan file."""
+    def of(cls, path: Path, z: int, *others: Path) -> View:
+        """The slice `z` (canonical) of a scan file. The limits are the scan's, widened to what `others` need."""
         values = plane(path, z)
-        return cls(values, z, *figures.window_limits(values))
+        limits = [figures.window_limits(each) for each in (values, *(plane(other, z) for other in others))]
+        return cls(values, z, min(low for low, _ in limits), max(high for _, high in limits))
 
     def grey(self, path: Path | None = None) -> Rgb:
-        """The scan itself, or another file's slice as the scan would show it."""
+        """The scan itself, or another file's slice with the same limits."""
         return upright(figures.grey(self.scan if path is None else plane(path, self.z), self.low, self.high))
 
     def outlined(self, mask: Path) -> Rgb:
@@ -60,7 +61,7 @@ class View:
         return upright(drawn)
 
     def signed(self, path: Path) -> Rgb:
-        """A map of differences: half the scan's grey range is full colour, 0 is white."""
+        """A map of differences: half the grey range is full colour, 0 is white."""
         return upright(figures.signed(plane(path, self.z), (self.high - self.low) / 2))
 
     def difference(self, path: Path) -> Rgb:

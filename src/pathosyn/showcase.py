@@ -120,7 +120,7 @@ def _introduction(run: Run) -> str:
         f"<p>A generator was trained for {train.steps} steps ({run.seconds.get('train', 0):.0f} s) on {count['train']} phantoms and validated on "
         f"{count['validation']}; the scans below are two of the {count['test']} test phantoms, which it has not seen. That is enough to show what each "
         "command does. It is not enough for texture: filled-in tissue and drawn lesions are smoother than the scan around them. "
-        "Within a row all scans have the same grey limits, and all differences the same colour limit (half the scan's grey range; white is 0, red brighter, "
+        "Within a row all scans have the same grey limits, and all differences the same colour limit (half the grey range; white is 0, red brighter, "
         "blue darker). Anterior is up, the patient's right is on the right.</p>"
     )
 
@@ -135,7 +135,7 @@ def _redrawn(results: Sequence[Shown]) -> str:
     for contrast in CONTRASTS:
         row = lesion_row(first, contrast, z)
         view = View.of(first.scan(contrast), z)
-        row += [(f"another draw ({k + 2})", view.grey(other.file(contrast))) for k, other in enumerate(results[1:])]
+        row += [("another draw", view.grey(other.file(contrast))) for other in results[1:]]
         parts.append(page.tiles(row, about=f"{first.source.name} {contrast}"))
     return "".join(parts) + "</section>"
 
@@ -166,7 +166,7 @@ def _severities(results: Sequence[Shown]) -> str:
     z = page.largest_slice(row[0].scan("seg"))
     parts = ["<section><h2>Severity</h2><p>The same draw, its deviation scaled: 0 is the scan without lesion, 1 as trained.</p>"]
     for contrast in reversed(CONTRASTS):
-        view = View.of(row[0].scan(contrast), z)
+        view = View.of(row[0].scan(contrast), z, *(s.file(contrast) for s in row))
         made = [(f"{contrast}, severity {s.severity:g}", view.grey(s.file(contrast))) for s in row]
         parts.append(page.tiles([(f"scan, {contrast}", view.grey()), *made], about=row[0].source.name))
     return "".join(parts) + "</section>"
@@ -194,7 +194,7 @@ def _healthy(results: Sequence[Shown]) -> str:
         z = page.largest_slice(shown.file("seg"))
         parts.append(f"<h3>{escape(what[shown.place].capitalize())}</h3>")
         for contrast in CONTRASTS:
-            view = View.of(shown.scan(contrast), z)
+            view = View.of(shown.scan(contrast), z, shown.file(contrast))
             row = [
                 (f"scan, {contrast}", view.grey()),
                 ("mask", view.outlined(shown.file("seg"))),
@@ -218,8 +218,8 @@ def _training(run: Run) -> str:
 
 
 def _time(run: Run) -> str:
-    rows = [(name, f"{seconds:.1f}") for name, seconds in run.seconds.items()]
-    rows.append(("together", f"{sum(run.seconds.values()):.1f}"))
+    before = {name: seconds for name, seconds in run.seconds.items() if name != "report"}
+    rows = [(name, f"{seconds:.1f}") for name, seconds in (*before.items(), ("together", sum(before.values())))]
     return (
         "<section><h2>Time</h2>"
         + page.table(("part", "seconds"), rows)

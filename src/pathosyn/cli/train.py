@@ -83,6 +83,11 @@ def _faults(verb: TrainVerb) -> list[Fault]:
     for name in sorted({name for name in verb.contrasts if verb.contrasts.count(name) > 1}):
         faults.append(Fault("--contrasts", f"{name} twice", "each contrast once", "name it once"))
     if verb.start_from:
+        presets = {"default": default(), "paper": paper()}
+        for name, given, usual in (("m", verb.m, presets[verb.preset]), ("networks", verb.networks, scaled(verb.scale)[0])):
+            if given != usual:
+                found, expected = "settings beside --from", "those of the weights, which fine-tuning keeps"
+                faults.append(Fault(f"--{name}.…", found, expected, f"leave out --{name}.…, or --from"))
         return faults
     faults += outside("m", verb.m) + outside("networks", verb.networks)
     if not faults and verb.m.steps > verb.m.timesteps:
