@@ -23,7 +23,7 @@ def deviation(x: Field, x_sub: Field, support: Field) -> Field:
 
 
 def saturate(r: Field, *, delta: float) -> Field:
-    """Eq. 5: δ tanh(r/δ), element-wise, δ > 0 in the units of r. |result| < δ."""
+    """Eq. 5: δ tanh(r/δ), element-wise, δ > 0 in the units of r. |result| ≤ δ."""
     if delta <= 0:
         raise ValueError(f"delta must be positive, got {delta}")
     return delta * _tanh(r / delta)
@@ -55,7 +55,7 @@ def feather(distance: Field, *, grow_mm: float, feather_mm: float) -> Field:
     """S of `default` as a profile of the distance to the lesion, mm: 1 up to `grow_mm`, then the cubic smoothstep down to exactly 0
     at `grow_mm + feather_mm`. Both ends have slope 0, so neither edge of the band is a seam. `feather_mm` 0 is a hard edge."""
     if feather_mm <= 0:
-        return (distance <= grow_mm) * (0.0 * distance + 1.0)
+        return (distance <= grow_mm) * 1.0
     u = ((grow_mm + feather_mm - distance) / feather_mm).clip(0.0, 1.0)
     return u * u * (3.0 - 2.0 * u)
 

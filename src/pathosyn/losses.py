@@ -6,45 +6,24 @@ scale with the lesion's area and let small lesions vanish (DESIGN §3, 8). `weig
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
-from typing import Any
-
 from torch import Tensor
 
 from pathosyn.types import Float, Image, Mask, Soft
 
 Weight = Float[Tensor, "B"]
 
-_mean_over_shares: ContextVar[Callable[[Tensor], Any] | None] = ContextVar("_mean_over_shares", default=None)
-
-
-@contextmanager
-def sharing(mean: Callable[[Tensor], Any]) -> Iterator[None]:
-    """Within: a batch is one process's share of a larger one, and `mean` averages a number over the processes. The mean of the processes'
-    losses is then the loss of the whole batch, however its samples without support fall to them."""
-    token = _mean_over_shares.set(mean)
-    try:
-        yield
-    finally:
-        _mean_over_shares.reset(token)
-
 
 def masked_mean(error: Image, support: Image | Mask, weight: Weight | None = None) -> Tensor:
-    """Σ(support · error) / Σ support for each sample, times `weight`, averaged over the samples that have any support; 0 if none has.
+    """Σ(support · error) / Σ support for each sample, 0 where it has none, times `weight`; then the mean over the batch.
 
+    Every sample counts, with or without support, so that the mean of equal shares of a batch is the batch's, on however many processes.
     `support` may be soft and broadcasts over contrasts; give it as (B, C, H, W), 0 on a missing contrast, to leave that contrast out."""
     support = support.expand_as(error)
     mass = support.sum(dim=(1, 2, 3))
     per_sample = (support * error).sum(dim=(1, 2, 3)) / mass.clamp(min=1e-12)
     if weight is not None:
         per_sample = per_sample * weight
-    counted = mass > 0
-    count = counted.sum().to(per_sample.dtype)
-    if (mean := _mean_over_shares.get()) is not None:
-        count = mean(count)
-    return per_sample.where(counted, per_sample.new_zeros(())).sum() / count.where(count > 0, count.new_ones(()))
+    return per_sample.where(mass > 0, per_sample.new_zeros(())).mean()
 
 
 def substrate_loss(x_sub: Image, x: Image, x_ph: Image, inside: Image | Mask, outside: Image | Mask, *, lam_out: float, lam_in: float) -> Tensor:

@@ -10,9 +10,7 @@ import copy
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +25,6 @@ from pathosyn.data.nifti import file_sha256
 from pathosyn.data.population import fingerprint, population
 from pathosyn.data.slices import Slices
 from pathosyn.errors import InputError, refuse
-from pathosyn.losses import sharing
 from pathosyn.methods import Stage, build
 from pathosyn.monitor import Running, evenly, preview, validate
 from pathosyn.optim import averaging, fabric_for, learning_rate, precision
@@ -177,8 +174,7 @@ def _step(
         group["lr"] = rate
     streams = [rng.generator(settings.seed, "noise", step, player, i) for i in range(len(batch))]
     share = batch.shard(fabric.global_rank, fabric.world_size).to(fabric.device)
-    with sharing(partial(fabric.all_reduce, reduce_op="mean")) if fabric.world_size > 1 else nullcontext():
-        terms = method.losses(share, player=player, rng=streams[fabric.global_rank :: fabric.world_size])
+    terms = method.losses(share, player=player, rng=streams[fabric.global_rank :: fabric.world_size])
     fabric.backward(terms["loss"])
     norm = torch.nn.utils.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], settings.clip_norm)
     if not torch.isfinite(norm):  # the weights of the last checkpoint are still good: none may be written over them

@@ -53,7 +53,8 @@ def substrate(method: PathoSyn, target: Target, *, device: torch.device) -> Fiel
     filled = target.x.copy()
 
     def run(batch: LesionBatch) -> Tensor:
-        return method.substrate(batch.x, batch.D, batch.present[:, :, None, None].to(batch.x.dtype))
+        parts = method.parts(batch)
+        return method.substrate(batch.x, parts.support, parts.known)
 
     _through(method, target, target.x, run, filled, device)
     return filled

@@ -53,7 +53,8 @@ class PathoSyn(nn.Module):
 
     @property
     def stages(self) -> Sequence[Stage]:
-        """Joint: one stage on lesion windows (Alg. 1). Staged: f_sub on healthy holes, lesion windows fading out over the warm-up; then eps_theta."""
+        """Joint: one stage on lesion windows (Alg. 1). Staged: f_sub on healthy holes, with half of the windows lesion windows at first,
+        fading out over the warm-up; then eps_theta."""
         method, share = self.config.method, self.config.train.substrate_share
         if method.joint:
             # Without healthy holes (warmup = 1, as printed) Eq. 3 has only the Inp target.
@@ -166,20 +167,23 @@ class PathoSyn(nn.Module):
         t = rng.integers(streams, 1, self.schedule.T).to(device)
         eps = rng.normal(streams, shape).to(device)
         # A healthy hole has no lesion to learn from.
-        where = parts.support * parts.known * (~batch.healthy).to(batch.x.dtype)[:, None, None, None]
+        counts = parts.known * (~batch.healthy).to(batch.x.dtype)[:, None, None, None]
+        where = parts.support * counts
         r0 = self.to_scaled(decomposition.deviation(batch.x, x_sub, where))
-        r_t = diffusion.diffuse(r0, t, eps, parts.support, self.schedule)
+        # A missing contrast is 0 here as it is at the draw.
+        r_t = diffusion.diffuse(r0, t, eps, parts.support * parts.known, self.schedule)
         output = self.eps(r_t, self.condition(batch.x, x_sub, batch.m, parts), t).float()
         wanted = diffusion.target(r0, eps, t, self.schedule, prediction=method.prediction)
         r0_hat = diffusion.predict_r0(r_t, output, t, self.schedule, prediction=method.prediction)
         weight = self._time_weight(t)
-        band = decomposition.ring(parts.G) * (parts.known if method.composition == "paper" else where)
+        printed = method.composition == "paper"
+        band = decomposition.ring(parts.G) * (counts if printed else where)
         terms = losses.deviation_loss(
             r0_hat,
             r0,
             where,
             band,
-            (1.0 - parts.support) * parts.known,
+            (1.0 - parts.support) * counts,
             lam_pat=lam.pat,
             lam_ring=lam.ring,
             lam_leak=lam.leak,
@@ -187,7 +191,7 @@ class PathoSyn(nn.Module):
         )
         x_hat = decomposition.recompose(batch.x, x_sub, self.from_scaled(r0_hat * parts.support), parts.S, kind=method.composition)
         terms["diff"] = losses.diffusion_loss(wanted, output, where)
-        terms["syn"] = losses.synthesis_loss(x_hat, batch.x, parts.S * where, weight)
+        terms["syn"] = losses.synthesis_loss(x_hat, batch.x, parts.S * (counts if printed else where), weight)
         with torch.no_grad():
             terms["std_r0"] = (losses.masked_mean((r0 * self.r_scale.view(1, -1, 1, 1)) ** 2, where)).sqrt()
         return terms
@@ -227,8 +231,8 @@ class PathoSyn(nn.Module):
         streams = [rng.generator(controls.seed, s, z) for s, z in zip(batch.subject, batch.z, strict=True)]
         shape = tuple(batch.x.shape[1:])
         r = self.draw(batch, x_sub, lambda _: rng.normal(streams, shape).to(batch.x.device), steps=steps)
-        x_h = decomposition.heal(batch.x, x_sub, batch.S)
-        base = x_h if self.config.method.composition == "preserve" else batch.x
+        has_lesion = (~batch.healthy)[:, None, None, None]
+        base = torch.where(has_lesion, decomposition.heal(batch.x, x_sub, parts.S), batch.x)
         x_hat = decomposition.recompose(base, x_sub, r, parts.S, severity=controls.severity, kind=self.config.method.composition)
         return Synthesis(x_hat=x_hat * parts.known, x_sub=x_sub, r=r, S=parts.S, m=batch.m, seeds=[controls.seed] * len(batch))
 
