@@ -106,6 +106,9 @@ def ready(files: SubjectFiles, loaded: Loaded, wish: Wish) -> Job:
             x[:, channel] = np.clip(scene.normalisers[name].apply(scene.images[name]), -CLIP, CLIP)
     old, new = (blend(config.method, m, scene.spacing, loaded) for m in (scene.seg > 0, m_new))
     job = Job(scan, scene, asked, loaded, x, present, m_new, old, new, warnings)
+    done, whole = loaded.provenance.steps, config.train.steps
+    if done < whole:  # before the second stage there is no lesion in them at all
+        warnings.append(f"the training of these weights stopped at step {done} of {whole}: the same `pathosyn train` command again finishes it")
     warnings += _unlike(job)
     return job
 

@@ -386,7 +386,7 @@ def test_a_contrast_that_the_weights_do_not_know(
     from pathosyn.methods import build
 
     config = replace(load(weights).config, contrasts=("t1", "flair"))
-    save_weights(tmp_path / "two.safetensors", build(config), Provenance())
+    save_weights(tmp_path / "two.safetensors", build(config), Provenance(steps=config.train.steps))
     assert insert(subject, tmp_path / "out", "--weights", tmp_path / "two.safetensors") == 0
     (result,) = results(tmp_path / "out")
     told = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
@@ -476,6 +476,19 @@ def test_a_scan_unlike_the_training_data_is_said_to_be(
     assert any("sharpness" in warning for warning in warnings)
     told = capsys.readouterr().err
     assert all(warning in told for warning in warnings)
+
+
+def test_weights_of_an_unfinished_training_are_said_to_be(insert: Cli, weights: Path, subject: Path, tmp_path: Path, sidecar: Any) -> None:
+    """Stopped in the first stage they know no lesion yet, and the mask beside the result would mark nothing."""
+    from dataclasses import replace
+
+    from pathosyn.checkpoint import load, save_weights
+
+    whole = load(weights)
+    save_weights(tmp_path / "early.safetensors", whole.method, replace(whole.provenance, steps=3))
+    assert insert(subject, tmp_path / "out", "--weights", tmp_path / "early.safetensors") == 0
+    (told,) = sidecar(results(tmp_path / "out")[0])["warnings"]
+    assert "step 3 of 8" in told
 
 
 def test_a_lesion_larger_than_any_in_training_is_said_to_be(insert: Cli, subject: Path, tmp_path: Path, sidecar: Any) -> None:

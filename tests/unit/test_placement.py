@@ -162,6 +162,21 @@ def test_a_borrowed_lesion_lies_at_the_same_world_coordinates(healthy: Scan, tmp
     assert (np.abs(centre - at) <= (0.5, 0.5, 1.0)).all() and placed.source["at_mm"] == list(at)
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("low", [True, False])
+def test_a_borrowed_lesion_must_lie_wholly_on_the_scan(scan: Scan, tmp_path: Path, axis: int, low: bool) -> None:
+    """Up to the first and the last voxel, and not one beyond."""
+    room = -LESION[axis].start if low else SHAPE[axis] - LESION[axis].stop
+    for beyond in (0, -1 if low else 1):
+        origin = np.zeros(3)
+        origin[axis] = room + beyond
+        lender = subject(tmp_path / f"by{beyond}", affine=affine_of((1, 1, 1), tuple(origin)), seg=box_mask())
+        if beyond:
+            assert "falls off this scan" in refused(scan, from_mask_of=lender) and "100 %" not in refused(scan, from_mask_of=lender)
+        else:
+            assert lesions(scan, Wish(from_mask_of=lender), HEAD).new.sum() == box_mask().sum()
+
+
 def test_a_borrowed_lesion_that_cannot_be_is_refused(healthy: Scan, scan: Scan, tmp_path: Path) -> None:
     off = subject(tmp_path / "off", affine=affine_of((1, 1, 1), (100, 0, 0)), seg=box_mask())
     line = refused(healthy, from_mask_of=off)
