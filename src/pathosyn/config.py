@@ -57,12 +57,12 @@ class Method:
     timesteps: int = 1000
     beta_start: float = 1e-4
     beta_end: float = 0.02
-    solver: Literal["ancestral", "ddim", "dpm2m", "sde-dpm2m"] = "dpm2m"
+    solver: Literal["ancestral", "ddim", "dpm2m", "sde-dpm2m"] = "ddim"
     eta: float = 0.0
     """Share of fresh noise a DDIM step adds: 0 deterministic, 1 ancestral variance."""
-    spacing: Literal["trailing", "quadratic", "leading"] = "quadratic"
-    """Where the sampling times lie (benchmarks/solvers.py)."""
-    steps: int = 20
+    spacing: Literal["trailing", "quadratic", "leading"] = "trailing"
+    """Where the sampling times lie. Solver, spacing and steps: by benchmarks/quality_steps.py, see docs/results.md."""
+    steps: int = 10
     clamp_quantile: float = 0.9999
     """The estimate of r_0 is held within ±k, k this quantile of |r_0| on the training data, per contrast; 0: no clamp."""
     scale_residual: bool = True

@@ -147,7 +147,7 @@ def sampling_times(T: int, n: int, *, spacing: Spacing = "trailing") -> list[int
     """n + 1 falling times, the first T and the last 0.
 
     trailing: evenly spaced. quadratic: t ∝ u², denser towards the clean end, where fine texture is decided; with few calls even steps
-    stop at a noise level above it and the draw comes out too smooth (benchmarks/solvers.py). leading, for comparison only, never sees T."""
+    stop at a noise level above it and the draw comes out too smooth (benchmarks/bench_solvers.py). leading, for comparison only, never sees T."""
     if not 1 <= n <= T:
         raise ValueError(f"steps must lie in 1…{T}, got {n}")
     if spacing == "leading":

@@ -15,6 +15,7 @@ from torch import Tensor
 from pathosyn import volume
 from pathosyn.config import Geometry
 from pathosyn.data.windows import windows_of
+from pathosyn.methods.pathosyn import Parts
 from pathosyn.types import LesionBatch
 from pathosyn.volume import Target, noise_field
 
@@ -132,6 +133,9 @@ class Echo:
     """A method that gives back what it was given: the first noise as deviation, the scan plus 1 as substrate."""
 
     sizes: list[int]
+
+    def parts(self, batch: LesionBatch) -> Parts:
+        return Parts(batch.D, batch.S, batch.S, batch.present[:, :, None, None].to(batch.x.dtype))
 
     def substrate(self, x: Tensor, hidden: Tensor, known: Tensor) -> Tensor:
         self.sizes.append(len(x))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -49,6 +50,8 @@ class TrainVerb:
         use_threads(self.threads)
         if faults := _faults(self):
             raise InputError(faults)
+        for flag in self.ignored():
+            print(f"warning: {flag} is not used: fine-tuning keeps the method and the networks of --from", file=sys.stderr)
         header = read_header(self.data)
         contrasts = self.contrasts or header.contrasts
         config = Config(contrasts, header.geometry, self.m, self.networks, self.train, self.method_name)
@@ -59,6 +62,13 @@ class TrainVerb:
             raise
         print(f"weights: {weights}\nnext: pathosyn insert SUBJECT_DIR --out DIR --weights {weights}")
         return 0
+
+    def ignored(self) -> list[str]:
+        """Groups of flags that were set and that --from overrides."""
+        if not self.start_from:
+            return []
+        usual = {"--m.…": (self.m, paper() if self.preset == "paper" else default()), "--networks.…": (self.networks, scaled(self.scale)[0])}
+        return [flag for flag, (given, preset) in usual.items() if given != preset]
 
 
 def parse(arguments: list[str]) -> TrainVerb:
@@ -83,11 +93,6 @@ def _faults(verb: TrainVerb) -> list[Fault]:
     for name in sorted({name for name in verb.contrasts if verb.contrasts.count(name) > 1}):
         faults.append(Fault("--contrasts", f"{name} twice", "each contrast once", "name it once"))
     if verb.start_from:
-        presets = {"default": default(), "paper": paper()}
-        for name, given, usual in (("m", verb.m, presets[verb.preset]), ("networks", verb.networks, scaled(verb.scale)[0])):
-            if given != usual:
-                found, expected = "settings beside --from", "those of the weights, which fine-tuning keeps"
-                faults.append(Fault(f"--{name}.…", found, expected, f"leave out --{name}.…, or --from"))
         return faults
     faults += outside("m", verb.m) + outside("networks", verb.networks)
     if not faults and verb.m.steps > verb.m.timesteps:
