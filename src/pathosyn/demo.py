@@ -140,12 +140,11 @@ def demo(out: str | Path, *, seed: int = 0, device: str = "auto", sizes: Sizes |
 
 def demo_config(steps: int, seed: int) -> Config:
     """`tiny` with what minutes ask for: small batches at a high rate, most steps for the denoiser since f_sub starts from a smooth filling, and r_0
-    itself predicted. So early, a v-prediction leaves grain three times the scan's; an r_0-prediction errs towards smooth,
-    and 10 calls draw what 20 draw."""
+    itself predicted. So early, a v-prediction leaves grain three times the scan's; an r_0-prediction errs towards smooth."""
     networks, train = scaled("tiny")
     return Config(
         contrasts=CONTRASTS,
-        method=replace(default(), prediction="r0", steps=10),
+        method=replace(default(), prediction="r0"),
         networks=replace(networks, sub=(16, 32, 48, 64, 64)),
         train=replace(train, steps=steps, substrate_share=0.25, batch_pixels=16384, lr=2e-3, validate_every=steps, seed=seed),
     )
