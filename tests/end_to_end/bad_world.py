@@ -71,7 +71,7 @@ def make_weights(path: Path, contrasts: Sequence[str] = CONTRASTS, **method: Any
     from pathosyn.methods import build
 
     config = Config(tuple(contrasts), method=Method(timesteps=50, steps=2, **method), networks=Networks((8, 8, 8, 8, 8), (8, 8)))
-    save_weights(path, build(config), Provenance())
+    save_weights(path, build(config), Provenance(steps=config.train.steps))
     return path
 
 
