@@ -72,11 +72,14 @@ class Players:
     running: Running
 
 
-def fit(data: Path, run: Path, config: Config, *, start_from: Path | None = None, device: str = "auto", progress: bool = True) -> Path:
+def fit(
+    data: str | Path, run: str | Path, config: Config, *, start_from: str | Path | None = None, device: str = "auto", progress: bool = True
+) -> Path:
     """Train `config` on the training subjects of `data` into `run`; returns the weight file.
 
     `start_from`: a weight file to start from (fine-tuning). Its contrasts, geometry, method and networks are kept, only `config.train` is used.
     InputError: unreadable data, no lesion to learn from, a run folder with other settings, data that lacks every contrast of the weights."""
+    data, run, start_from = Path(data), Path(run), Path(start_from) if start_from else None
     refuse_unwritable(run, "--run")
     method = _start(config, start_from)
     train = _training_slices(data, method.config)

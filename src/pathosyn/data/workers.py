@@ -33,8 +33,12 @@ def start(workers: int | None, items: int) -> tuple[ProcessPoolExecutor | None, 
     forks = "fork" in multiprocessing.get_all_start_methods() and sys.platform == "linux" and "torch" not in sys.modules
     context = multiprocessing.get_context("fork" if forks else "spawn")
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with, initargs=(os.getpid(),))
-    for started in [pool.submit(os.getpid) for _ in range(workers)]:
-        started.result()
+    try:
+        for started in [pool.submit(os.getpid) for _ in range(workers)]:
+            started.result()
+    except BrokenProcessPool:
+        remedy = "in a script, call prepare under `if __name__ == \"__main__\":`, or give workers=0"
+        raise refuse("prepare", found="reading processes that cannot start", expected="a program that they can import", remedy=remedy) from None
     return pool, workers
 
 
