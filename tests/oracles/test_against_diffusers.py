@@ -63,25 +63,25 @@ def estimate(r: Tensor, t: int) -> Tensor:
     return torch.tanh(0.7 * r) + 0.1 * t / 1000
 
 
-def close(ours: Tensor, theirs: Tensor, bound: float = 2e-5) -> None:
+def assert_close(ours: Tensor, theirs: Tensor, bound: float = 2e-5) -> None:
     assert float((ours - theirs).abs().max()) <= bound * max(1.0, float(theirs.abs().max()))
 
 
 def test_linear_schedule() -> None:
-    close(OURS.alpha_bar[1:].float(), ddpm().alphas_cumprod, 1e-6)
-    close(OURS.beta[1:].float(), ddpm().betas, 1e-7)
+    assert_close(OURS.alpha_bar[1:].float(), ddpm().alphas_cumprod, 1e-6)
+    assert_close(OURS.beta[1:].float(), ddpm().betas, 1e-7)
 
 
 def test_zero_terminal_snr_schedule() -> None:
     theirs = ddim("v", zero=True)
-    close(OURS_ZERO.alpha_bar[1:].float(), theirs.alphas_cumprod, 1e-6)
-    close(OURS_ZERO.beta[1:].float(), theirs.betas, 1e-5)
+    assert_close(OURS_ZERO.alpha_bar[1:].float(), theirs.alphas_cumprod, 1e-6)
+    assert_close(OURS_ZERO.beta[1:].float(), theirs.betas, 1e-5)
 
 
 def test_forward_process_and_v_target() -> None:
     r0, eps, t = draw(0, 5), draw(1, 5), torch.tensor([1, 17, 500, 999, 1000])
-    close(diff.diffuse(r0, t, eps, torch.ones(5, 1, 6, 6), OURS), ddpm().add_noise(r0, eps, t - 1))
-    close(diff.target(r0, eps, t, OURS, prediction="v"), ddpm().get_velocity(r0, eps, t - 1))
+    assert_close(diff.diffuse(r0, t, eps, torch.ones(5, 1, 6, 6), OURS), ddpm().add_noise(r0, eps, t - 1))
+    assert_close(diff.target(r0, eps, t, OURS, prediction="v"), ddpm().get_velocity(r0, eps, t - 1))
 
 
 @pytest.mark.parametrize("prediction", ["eps", "v", "r0"])
@@ -96,7 +96,7 @@ def test_ancestral_step(prediction: Any, times: list[int], bound: float) -> None
         z = torch.randn(r_t.shape, generator=torch.Generator().manual_seed(7))
         t_b, s_b = torch.full((2,), t), torch.full((2,), s)
         r0_hat = diff.predict_r0(r_t, output, t_b, OURS, prediction=prediction)
-        close(diff.ancestral_step(r_t, r0_hat, t_b, s_b, z, OURS), expected, bound)
+        assert_close(diff.ancestral_step(r_t, r0_hat, t_b, s_b, z, OURS), expected, bound)
 
 
 @pytest.mark.parametrize("prediction", ["eps", "v", "r0"])
@@ -112,7 +112,7 @@ def test_ddim_steps(prediction: Any, eta: float, steps: int) -> None:
         expected = theirs.step(output, t - 1, r_t, eta=eta, variance_noise=z).prev_sample
         t_b, s_b = torch.full((2,), t), torch.full((2,), s)
         r0_hat = diff.predict_r0(r_t, output, t_b, OURS, prediction=prediction)
-        close(diff.ddim_step(r_t, r0_hat, t_b, s_b, z, OURS, eta=eta), expected)
+        assert_close(diff.ddim_step(r_t, r0_hat, t_b, s_b, z, OURS, eta=eta), expected)
 
 
 def test_ddim_from_zero_terminal_snr() -> None:
@@ -125,7 +125,7 @@ def test_ddim_from_zero_terminal_snr() -> None:
     expected = draw(3)
     for t in theirs.timesteps:
         expected = theirs.step(torch.tanh(expected), t, expected, eta=0.0).prev_sample
-    close(diff.sample_deviation(denoise, lambda k: draw(3), torch.ones(2, 1, 6, 6), OURS_ZERO, times, solver="ddim"), expected, 1e-4)
+    assert_close(diff.sample_deviation(denoise, lambda k: draw(3), torch.ones(2, 1, 6, 6), OURS_ZERO, times, solver="ddim"), expected, 1e-4)
 
 
 @pytest.mark.parametrize("solver, algorithm", [("dpm2m", "dpmsolver++"), ("sde-dpm2m", "sde-dpmsolver++")])
@@ -146,7 +146,7 @@ def test_dpm_solver_trajectories(solver: Any, algorithm: str, spacing: Any, step
 
     seen.append(diff.sample_deviation(denoise, draw, torch.ones(2, 1, 6, 6), OURS, times, solver=solver))
     for ours, want in zip(seen[1:], on_the_way, strict=True):
-        close(ours, want, 1e-4)
+        assert_close(ours, want, 1e-4)
 
 
 @pytest.mark.parametrize("steps", [4, 10, 25])
