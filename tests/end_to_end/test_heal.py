@@ -44,6 +44,24 @@ def test_only_the_lesion_and_its_rim_change(
     assert not read(result / f"case-healed_seg{how.suffix}").voxels.any()
 
 
+def test_the_healed_lesion_is_the_substrate(heal: Cli, subject: Path, tmp_path: Path) -> None:
+    """Where the blend map is 1, to half a stored step, in native units; the substrate beside it is the scan itself outside the support."""
+    assert heal(subject, tmp_path / "out") == 0
+    result = tmp_path / "out" / "phantom_000-healed"
+    mask = np.asarray(nib.load(subject / "phantom_000_seg.nii.gz").dataobj) > 0
+    for contrast in ("t1", "t1ce", "t2", "flair"):
+        before, after, substrate = (
+            np.asarray(nib.load(path).dataobj, np.float64)
+            for path in (
+                subject / f"phantom_000_{contrast}.nii.gz",
+                result / f"phantom_000-healed_{contrast}.nii.gz",
+                result / f"phantom_000-healed_{contrast}_substrate.nii.gz",
+            )
+        )
+        assert np.abs(after - substrate)[mask].max() <= 0.5 + 1e-3
+        assert np.abs(before - substrate)[:, :15].max() < 1e-2 and np.abs(before - substrate)[mask].max() > 1
+
+
 def test_nothing_of_the_lesion_is_left(heal: Cli, subject: Path, tmp_path: Path, read: Callable[[Path], Any], reach: Any) -> None:
     """f_sub never sees the lesion: whatever lay there, the healed scan is the same to the bit where the blend map is 1."""
     twin = Path(shutil.copytree(subject, tmp_path / "twin" / "phantom_000"))
