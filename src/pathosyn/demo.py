@@ -38,7 +38,7 @@ class Sizes:
     healthy: int = 4
     slices: int = 24
     size_px: tuple[int, int] = (128, 156)
-    steps: int = 1600
+    steps: int = 1300
 
 
 @dataclass(frozen=True)
