@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pathosyn.config import Config, from_dict, to_dict
-from pathosyn.errors import refuse
+from pathosyn.errors import InputError, refuse
 from pathosyn.writing import beside
 
 if TYPE_CHECKING:
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 FORMAT = "pathosyn-weights"
 VERSION = "1"
+CRITIC = "critic."
+"""What the training needs and the drawing does not: these tensors stay in the run's state and are not shipped."""
 
 
 @dataclass(frozen=True)
@@ -45,47 +47,65 @@ def save_weights(path: Path, method: PathoSyn, provenance: Provenance) -> None:
     """Write beside, then rename. 32-bit weights, keys sorted: the same weights give the same bytes."""
     from safetensors.torch import save
 
-    tensors = {name: value.detach().cpu().contiguous() for name, value in sorted(method.state_dict().items())}
+    tensors = {name: value.detach().cpu().contiguous() for name, value in sorted(method.state_dict().items()) if not name.startswith(CRITIC)}
     # One entry: safetensors keeps several in no particular order, and the same weights must give the same bytes.
     header = json.dumps({"format": FORMAT, "version": VERSION, "config": to_dict(method.config), "provenance": to_dict(provenance)}, sort_keys=True)
     with beside(path, durable=True) as file:
         file.write(save(tensors, {FORMAT: header}))
 
 
+def read_config(weights: str | Path) -> Config:
+    """The config alone. InputError as `load`, as far as the header goes."""
+    return _read(Path(weights), tensors=False)[0]
+
+
 def load(weights: str | Path, *, device: str = "cpu") -> Loaded:
     """Read a weight file; the tensors are mapped, not copied, until they reach the device. InputError if it is not one of ours."""
-    from safetensors import SafetensorError, safe_open
-
     from pathosyn.data.nifti import file_sha256
     from pathosyn.methods import build
 
     path = Path(weights)
-    if not path.is_file():
-        found = "a folder" if path.is_dir() else "no such file"
-        raise refuse(path, found=found, expected="a weight file (.safetensors)", remedy="give the weights.safetensors that `pathosyn train` wrote")
+    config, provenance, tensors = _read(path)
     sha256 = file_sha256(path)
     try:
-        with safe_open(path, framework="pt") as file:
-            raw = (file.metadata() or {}).get(FORMAT)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    except (SafetensorError, OSError) as error:
-        remedy = "give the run's weights.safetensors; if this is it, copy it again"
-        raise refuse(path, found=f"an unreadable file ({error})", expected="safetensors", remedy=remedy) from None
-    if raw is None:
-        raise refuse(path, found="safetensors without pathosyn's header", expected="weights that pathosyn wrote", remedy="give the run's weights.safetensors")
-    remedy = "use the pathosyn version that wrote them"
-    try:
-        header = json.loads(raw)
-        if header["version"] != VERSION:
-            raise refuse(path, found=f"weights of format {header['version']}", expected=f"format {VERSION}", remedy=remedy)
-        method = build(from_dict(Config, header["config"]))
+        method = build(config)
+        method.critic = None
         method.load_state_dict(tensors)
-        provenance = from_dict(Provenance, header["provenance"])
-    except (ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:  # a header that another version, or another hand, wrote
-        found = f"settings that do not fit ({type(error).__name__}: {str(error).splitlines()[0]})"
-        raise refuse(path, found=found, expected="weights of this version", remedy=remedy) from None
+    except (ValueError, RuntimeError) as error:
+        raise _misfit(path, error) from None
     if bad := [name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())]:
         remedy = "use an earlier copy, or train anew with a smaller --train.lr"
         raise refuse(path, found=f"NaN or infinity in {bad[0]}", expected="finite weights", remedy=remedy)
     method.eval().requires_grad_(False).to(device)
     return Loaded(method, method.config, provenance, path, sha256)
+
+
+def _read(path: Path, *, tensors: bool = True) -> tuple[Config, Provenance, dict[str, Any]]:
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        found = "a folder" if path.is_dir() else "no such file"
+        raise refuse(path, found=found, expected="a weight file (.safetensors)", remedy="give the weights.safetensors that `pathosyn train` wrote")
+    try:
+        with safe_open(path, framework="pt") as file:
+            raw = (file.metadata() or {}).get(FORMAT)
+            values = {name: file.get_tensor(name) for name in file.keys()} if tensors else {}  # noqa: SIM118 - not a mapping
+    except (SafetensorError, OSError) as error:
+        remedy = "give the run's weights.safetensors; if this is it, copy it again"
+        raise refuse(path, found=f"an unreadable file ({error})", expected="safetensors", remedy=remedy) from None
+    if raw is None:
+        raise refuse(path, found="safetensors without pathosyn's header", expected="weights that pathosyn wrote", remedy="give the run's weights.safetensors")
+    try:
+        header = json.loads(raw)
+        if header["version"] != VERSION:
+            raise refuse(
+                path, found=f"weights of format {header['version']}", expected=f"format {VERSION}", remedy="use the pathosyn version that wrote them"
+            )
+        return from_dict(Config, header["config"]), from_dict(Provenance, header["provenance"]), values
+    except (ValueError, KeyError, TypeError, AttributeError) as error:  # a header that another version, or another hand, wrote
+        raise _misfit(path, error) from None
+
+
+def _misfit(path: Path, error: Exception) -> InputError:
+    found = f"settings that do not fit ({type(error).__name__}: {str(error).splitlines()[0]})"
+    return refuse(path, found=found, expected="weights of this version", remedy="use the pathosyn version that wrote them")

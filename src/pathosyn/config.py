@@ -5,7 +5,7 @@ Two presets of the method (`default`, `paper`) and three of scale (`tiny`, `smal
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Any, Literal, TypeVar, get_type_hints
 
 T = TypeVar("T")
@@ -57,6 +57,8 @@ class Method:
     timesteps: int = 1000
     beta_start: float = 1e-4
     beta_end: float = 0.02
+    times: Literal["uniform", "quadratic"] = "quadratic"
+    """How a training step draws t. quadratic: t ∝ u², half of the steps at t < T/4, where the noise is no larger than the texture of a scan."""
     solver: Literal["ancestral", "ddim", "dpm2m", "sde-dpm2m"] = "ddim"
     eta: float = 0.0
     """Share of fresh noise a DDIM step adds: 0 deterministic, 1 ancestral variance."""
@@ -79,6 +81,14 @@ class Method:
     """Share of the substrate's steps in which lesion windows with the Inp target are mixed in; 1: throughout, no healthy holes."""
     noise_mm: float = 2.0
     """Correlation length along z of the noise field, mm; 0: slices independent."""
+    context: Literal["outside", "blend"] = "blend"
+    """What eps_theta sees of the scan. outside: nothing of it under the support. blend: (1-S) of it in the feather, as the composition keeps it."""
+    adversary: float = 0.1
+    """λ of the adversarial term on r̂_0; 0: no stage `sharpen`. A critic tells composed windows from real ones, and eps_theta's last call learns to pass."""
+    sharpen_times: tuple[int, int] = (80, 350)
+    """The t at which the adversarial term acts: those of the sampler's last call, where the structure stands and the texture is drawn."""
+    low: float = 1.0
+    """λ of the L1 between r̂_0 and r_0 after averaging over 8×8 pixels, at those t: the critic may change the texture, not the structure."""
     weights: Weights = field(default_factory=Weights)
 
 
@@ -90,6 +100,8 @@ class Networks:
     eps: tuple[int, ...] = (16, 32, 64, 128)
     blocks: int = 1
     """Residual blocks a level in eps_theta."""
+    critic: tuple[int, ...] = (32, 64, 96)
+    """Widths of the critic at full, half and quarter resolution; it is not shipped with the weights."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +111,8 @@ class Train:
     steps: int = 9000
     substrate_share: float = 0.28
     """Staged training: share of the steps that go to f_sub."""
+    sharpen_share: float = 0.25
+    """Staged training with an adversary: share of the steps that go to the last stage."""
     batch_pixels: int = 65536
     """Window pixels a step; the number of windows follows from their side."""
     lr: float = 1e-4
@@ -126,6 +140,16 @@ class Config:
     name: str = "pathosyn"
 
 
+FREE = ("times", "solver", "eta", "spacing", "steps", "warmup", "noise_mm", "context", "adversary", "sharpen_times", "low", "weights")
+"""The decisions that may change between a training and the one that goes on from its weights: how to train and how to draw, not what a number means."""
+
+
+def going_on(trained: Config, asked: Config) -> Config:
+    """The config of a training that starts from the weights of another: the weights' own, but for `train`, the critic, and what is `FREE`."""
+    method = replace(trained.method, **{name: getattr(asked.method, name) for name in FREE})
+    return replace(trained, method=method, networks=replace(trained.networks, critic=asked.networks.critic), train=asked.train)
+
+
 def default() -> Method:
     """What we would ship."""
     return Method()
@@ -138,6 +162,7 @@ def paper() -> Method:
         joint=True,
         prediction="eps",
         zero_terminal_snr=False,
+        times="uniform",
         solver="ddim",
         spacing="trailing",
         steps=50,
@@ -148,6 +173,8 @@ def paper() -> Method:
         fill=False,
         warmup=1.0,
         noise_mm=0.0,
+        context="outside",
+        adversary=0.0,
         # Through Eq. 12 an error in ε̂ is 157 times larger in r̂_0 at T: with λ = 1 these two would be all of Eq. 15.
         weights=Weights(pat=1.0, ring=1.0, leak=0.1, dev=0.01, syn=0.01),
     )

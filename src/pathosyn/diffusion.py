@@ -143,6 +143,11 @@ def dpm2m_step(
     return (sig_s / sig_t) * shrink * r_t + a_s * fresh * estimate + sig_s * fresh**0.5 * z
 
 
+def training_times(uniform: Times, T: int, *, times: Literal["uniform", "quadratic"]) -> Times:  # noqa: N803
+    """Uniform integers 1…T as they are, or moved to ⌈T (t/T)²⌉: P(t ≤ τ) becomes √(τ/T), so that small noise is seen more often."""
+    return uniform if times == "uniform" else (uniform**2 + T - 1) // T
+
+
 def sampling_times(T: int, n: int, *, spacing: Spacing = "trailing") -> list[int]:  # noqa: N803
     """n + 1 falling times, the first T and the last 0.
 

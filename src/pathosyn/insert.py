@@ -63,7 +63,8 @@ def _draw(job: Job, todo: dict[Path, dict], *, steps: int | None, device: torch.
     method, config = job.loaded.method, job.loaded.config.method
     f_old = volume.substrate(method, job.target(job.x, new=False), device=device)
     x_h = decomposition.heal(job.x, f_old, job.S_old[:, None])
-    target = job.target(x_h, new=True)
+    # Drawn anew in its place, the feather keeps (1-S) of the scan itself; anywhere else, of the scan without its own lesion.
+    target = job.target(job.x if job.lesions.redrawn else x_h, new=True)
     f_new = f_old if job.lesions.redrawn else volume.substrate(method, target, device=device)
     may_change = native.support(job).transpose(2, 1, 0)
     for folder, asked in todo.items():

@@ -1,4 +1,4 @@
-"""Eqs. 3, 9, 13 and 15.
+"""Eqs. 3, 9, 13 and 15, and the two terms of the adversarial stage, which the paper does not have.
 
 The print sums over pixels. Here each term is a mean over its own support, a sample at a time, then over the batch: a sum would make the λ's
 scale with the lesion's area and let small lesions vanish (DESIGN §3, 8). `weight` (B,) scales a sample's share where a time t would dominate.
@@ -7,6 +7,7 @@ scale with the lesion's area and let small lesions vanish (DESIGN §3, 8). `weig
 from __future__ import annotations
 
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 
 from pathosyn.types import Float, Image, Mask, Soft
 
@@ -62,6 +63,19 @@ def deviation_loss(
 def synthesis_loss(x_hat: Image, x: Image, S: Image | Soft, weight: Weight | None = None) -> Tensor:  # noqa: N803 - the paper's letter
     """L_syn = ‖(x̂ - x) ⊙ S‖₁, the text below Eq. 14."""
     return masked_mean((x_hat - x).abs(), S, weight)
+
+
+def critic_loss(real: Float[Tensor, "..."], fake: Float[Tensor, "..."]) -> Tensor:
+    """The hinge loss of a critic (Lim & Ye 2017): max(0, 1 - real) + max(0, 1 + fake), each a mean. Equal scores of 0 give 2."""
+    return (1.0 - real).clamp(min=0.0).mean() + (1.0 + fake).clamp(min=0.0).mean()
+
+
+def low_pass_loss(r0_hat: Image, r0: Image, support: Image | Mask, *, size: int = 8) -> Tensor:
+    """L1 between two deviations averaged over `size` × `size` pixels of the support; H and W are multiples of `size`."""
+    support = support.expand_as(r0)
+    weight = avg_pool2d(support, size)
+    gap = avg_pool2d((r0_hat - r0) * support, size).abs() / weight.clamp(min=1e-6)
+    return masked_mean(gap, weight)
 
 
 def total_loss(*, sub: Tensor | float, diff: Tensor, dev: Tensor, syn: Tensor, lam_diff: float, lam_dev: float, lam_syn: float) -> Tensor:

@@ -31,7 +31,10 @@ def composed(job: Job, f_old: Field, f_new: Field | None = None, r: Field | None
         if r is not None and f_new is not None:
             x_sub = normaliser.invert(_to_native(job, f_new[:, channel])[where])
             deviation = _to_native(job, r[:, channel])[where] * np.float32(normaliser.scale)
-            inside = recompose(inside, x_sub, deviation, S_new[where], severity=severity, kind=kind)
+            if job.lesions.redrawn and kind == "preserve":
+                inside = inside + np.float32(severity) * S_new[where] * deviation
+            else:
+                inside = recompose(inside, x_sub, deviation, S_new[where], severity=severity, kind=kind)
         values = values.copy()
         values[where] = inside
         images[name] = stored.replaced(values.transpose(2, 1, 0), where.transpose(2, 1, 0))

@@ -1,4 +1,4 @@
-"""The two networks, from MONAI's blocks: f_sub and eps_theta (paper III-D a).
+"""The two networks, from MONAI's blocks: f_sub and eps_theta (paper III-D a); and the critic of the adversarial stage.
 
 f_sub is MONAI's `BasicUNet`: symmetric, four down-sampling stages, skips. eps_theta is MONAI's `DiffusionModelUNet`: residual blocks with group
 norm and the sinusoidal time embedding in each, self-attention at its lowest resolution (16×16 for a window of 128 with four levels). Its blocks
@@ -12,6 +12,7 @@ import math
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate, pad
+from torch.nn.utils.parametrizations import spectral_norm
 
 from pathosyn.types import Image, Mask
 
@@ -91,6 +92,36 @@ class DeviationNetwork(nn.Module):
     def forward(self, r_t: Image, condition: Image, t: Tensor) -> Image:
         """t is (B,), 1…T; MONAI embeds it sinusoidally."""
         return self.net(torch.cat([r_t, condition], dim=1), t)
+
+
+class Critic(nn.Module):
+    """Tells composed windows from real ones: a score for every 4×4 patch, and one for the whole lesion from its features' mean and spread.
+
+    Spectral norm on every layer holds it to slope 1 (Miyato et al. 2018). It sees 20 pixels around each patch: texture, sharpness and rim, beside
+    the scan's own tissue, and what a lesion's histogram gives away. H, W multiples of 4."""
+
+    def __init__(self, contrasts: int, widths: tuple[int, ...]) -> None:
+        super().__init__()
+        _check_widths("networks.critic", widths, length=3)
+        first, second, third = widths
+        layers = [
+            nn.Conv2d(2 * contrasts + 2, first, 3, padding=1),
+            nn.Conv2d(first, second, 4, stride=2, padding=1),
+            nn.Conv2d(second, third, 4, stride=2, padding=1),
+            nn.Conv2d(third, third, 3, padding=1),
+        ]
+        self.features = nn.Sequential(*(part for layer in layers for part in (spectral_norm(layer), nn.LeakyReLU(0.2))))
+        self.patch = spectral_norm(nn.Conv2d(third, 1, 1))
+        self.whole = spectral_norm(nn.Linear(2 * third, 1))
+
+    def forward(self, x: Image, m: Mask, S: Mask, flags: Image) -> tuple[Tensor, Tensor]:  # noqa: N803 - the paper's letter
+        """x and flags (B, C, H, W), m and S (B, 1, H, W) → scores of the patches on the support (n,), and of the windows (B,)."""
+        maps = self.features(torch.cat([x, m, S, flags], dim=1)).float()
+        inside = avg_pool2d((S > 0).to(maps.dtype), 4)
+        mass = inside.sum(dim=(2, 3)).clamp(min=1e-6)
+        mean = (maps * inside).sum(dim=(2, 3)) / mass
+        spread = (((maps - mean[:, :, None, None]) ** 2 * inside).sum(dim=(2, 3)) / mass + 1e-6).sqrt()
+        return self.patch(maps)[inside >= 0.5], self.whole(torch.cat([mean, spread], dim=1))[:, 0]
 
 
 def _check_widths(name: str, widths: tuple[int, ...], *, length: int | None = None) -> None:

@@ -19,8 +19,8 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from pathosyn import rng
-from pathosyn.checkpoint import Provenance, load, save_weights
-from pathosyn.config import Config, Train
+from pathosyn.checkpoint import CRITIC, Provenance, load, save_weights
+from pathosyn.config import Config, Train, going_on
 from pathosyn.data.nifti import file_sha256
 from pathosyn.data.population import fingerprint, population
 from pathosyn.data.slices import Slices
@@ -77,7 +77,8 @@ def fit(
 ) -> Path:
     """Train `config` on the training subjects of `data` into `run`; returns the weight file.
 
-    `start_from`: a weight file to start from (fine-tuning). Its contrasts, geometry, method and networks are kept, only `config.train` is used.
+    `start_from`: a weight file to start from (fine-tuning). Its contrasts, geometry, networks and what its numbers mean are kept; `config.train` and
+    the `config.FREE` decisions of the method are used.
     InputError: unreadable data, no lesion to learn from, a run folder with other settings, data that lacks every contrast of the weights."""
     data, run, start_from = Path(data), Path(run), Path(start_from) if start_from else None
     refuse_unwritable(run, "--run")
@@ -287,7 +288,11 @@ def validation_slices(data: Path, config: Config) -> Slices | None:
 
 
 def _start(config: Config, start_from: Path | None) -> PathoSyn:
-    if start_from:
-        return load(start_from).method.train()
-    torch.manual_seed(config.train.seed)
-    return build(config)
+    torch.manual_seed(config.train.seed)  # also for the critic, which a weight file does not hold
+    if start_from is None:
+        return build(config)
+    loaded = load(start_from)
+    method = build(going_on(loaded.config, config))
+    unknown = method.load_state_dict(loaded.method.state_dict(), strict=False)
+    assert all(name.startswith(CRITIC) for name in (*unknown.missing_keys, *unknown.unexpected_keys))
+    return method.train()

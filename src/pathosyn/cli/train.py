@@ -10,9 +10,9 @@ from typing import Annotated, Literal
 
 import tyro
 
-from pathosyn.cli.limits import outside
+from pathosyn.cli.limits import flag, outside
 from pathosyn.cli.sources import use_threads
-from pathosyn.config import Config, Method, Networks, Train, default, paper, scaled
+from pathosyn.config import Config, Method, Networks, Train, default, going_on, paper, scaled
 from pathosyn.errors import Fault, InputError
 
 
@@ -31,7 +31,7 @@ class TrainVerb:
     scale: Literal["tiny", "small", "full"] = "small"
     """tiny: minutes, for a demo. small: an hour or two on two cores. full: one GPU."""
     start_from: Annotated[Path | None, tyro.conf.arg(name="from")] = None
-    """Weight file to start from (fine-tuning). Its contrasts, networks and method are kept."""
+    """Weight file to start from (fine-tuning). Its contrasts and networks are kept, and its method but for how to train and how to draw."""
     contrasts: tuple[str, ...] = ()
     """Contrasts to learn, a subset of the data's; all of them if not given."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -51,7 +51,7 @@ class TrainVerb:
         if faults := _faults(self):
             raise InputError(faults)
         for flag in self.ignored():
-            print(f"warning: {flag} is not used: fine-tuning keeps the method and the networks of --from", file=sys.stderr)
+            print(f"warning: {flag} is not used: going on from weights keeps theirs", file=sys.stderr)
         header = read_header(self.data)
         contrasts = self.contrasts or header.contrasts
         config = Config(contrasts, header.geometry, self.m, self.networks, self.train, self.method_name)
@@ -64,21 +64,38 @@ class TrainVerb:
         return 0
 
     def ignored(self) -> list[str]:
-        """Groups of flags that were set and that --from overrides."""
-        if not self.start_from:
+        """Flags that were set and that --from overrides."""
+        if not self.start_from or (trained := _trained(self.start_from)) is None:
             return []
-        usual = {"--m.…": (self.m, paper() if self.preset == "paper" else default()), "--networks.…": (self.networks, scaled(self.scale)[0])}
-        return [flag for flag, (given, preset) in usual.items() if given != preset]
+        kept = going_on(trained, dataclasses.replace(trained, method=self.m, networks=self.networks))
+        groups = (("m", self.m, kept.method), ("networks", self.networks, kept.networks))
+        lost = [f"{name}.{f.name}" for name, asked, used in groups for f in dataclasses.fields(asked) if getattr(asked, f.name) != getattr(used, f.name)]
+        if self.contrasts and self.contrasts != trained.contrasts:
+            lost.append("contrasts")
+        return [flag(name) for name in lost]
+
+
+def _trained(weights: Path) -> Config | None:
+    """The config in a weight file; None where it cannot be read, which `load` will say better."""
+    from pathosyn.checkpoint import read_config
+
+    try:
+        return read_config(weights)
+    except InputError:
+        return None
 
 
 def parse(arguments: list[str]) -> TrainVerb:
-    """The preset and the scale set what the other flags default to, so they are read first."""
+    """The preset and the scale, or the weights to start from, set what the other flags default to, so they are read first."""
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--preset", default="default")
     first.add_argument("--scale", default="small")
+    first.add_argument("--from", dest="start_from", type=Path)
     early, _ = first.parse_known_args(arguments)
     networks, train = scaled(early.scale) if early.scale in ("tiny", "small", "full") else scaled("small")
     method = paper() if early.preset == "paper" else default()
+    if early.start_from and (trained := _trained(early.start_from)):
+        method, networks = trained.method, trained.networks
     return tyro.cli(
         TrainVerb,
         args=arguments,

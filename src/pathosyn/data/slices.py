@@ -155,6 +155,17 @@ class Slices:
             raise ValueError("a batch has windows of one side length")
         return self._batch([self._lesion(int(row)) for row in indices])
 
+    def plane(self, number: int, z: int) -> tuple[np.ndarray, np.ndarray]:
+        """A whole slice of subject `number`: (C, H, W) float32, and the head (H, W) bool."""
+        subject = self._subject(number)
+        plane = np.asarray(subject.planes[z])
+        return (plane if self._all_channels else plane[self._channels]).astype(np.float32), subject.head[z].view(bool)
+
+    def ground(self, row: int) -> np.ndarray:
+        """1 on the head (foreground) in one row's window, (side, side) uint8."""
+        number, z, y, x, side, _ = (int(v) for v in self.windows[row])
+        return cut(self._subject(number).head[z], Window(z, y, x, side), mode="zero")
+
     def healthy(self, keys: Sequence[np.random.Generator], side: int) -> LesionBatch:
         """Holes over healthy tissue, one a generator: the outline of a random lesion window of this side, turned and mirrored,
         at a random place of a random slice.

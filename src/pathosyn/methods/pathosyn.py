@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from pathosyn import decomposition, diffusion, losses, rng
 from pathosyn.config import Config
 from pathosyn.methods import Stage
-from pathosyn.networks import DeviationNetwork, SubstrateNetwork
+from pathosyn.networks import Critic, DeviationNetwork, SubstrateNetwork
 from pathosyn.types import Controls, Image, LesionBatch, Mask, Soft, Synthesis, Times
 
 
@@ -29,6 +29,25 @@ class Parts:
     S: Soft
     G: Soft
     known: Image
+
+
+@dataclass(frozen=True)
+class _Noised:
+    """One call of eps_theta in training: times, what counts, and the estimate with what it should have been."""
+
+    t: Times
+    counts: Image
+    where: Image
+    r0: Image
+    r0_hat: Image
+    wanted: Image
+    output: Image
+    x_hat: Image
+
+    def without(self, sharp: Tensor) -> _Noised:
+        """Nothing of the samples `sharp` counts."""
+        keep = (~sharp).to(self.where)[:, None, None, None]
+        return replace(self, counts=self.counts * keep, where=self.where * keep)
 
 
 class PathoSyn(nn.Module):
@@ -45,6 +64,7 @@ class PathoSyn(nn.Module):
             raise ValueError("prediction='eps' cannot start at zero SNR, where r_T holds no r_0: set zero_terminal_snr=False")
         self.sub = SubstrateNetwork(contrasts, config.networks.sub, fill=method.fill)
         self.eps = DeviationNetwork(contrasts, 2 * contrasts + 2, config.networks.eps, config.networks.blocks)
+        self.critic = Critic(contrasts, config.networks.critic) if method.adversary else None
         self.register_buffer("r_scale", torch.ones(contrasts))
         self.register_buffer("r_max", torch.zeros(contrasts))
         self.schedule = diffusion.linear_schedule(
@@ -56,18 +76,21 @@ class PathoSyn(nn.Module):
         """Joint: one stage on lesion windows (Alg. 1). Staged: f_sub on healthy holes, with half of the windows lesion windows at first,
         fading out over the warm-up; then eps_theta."""
         method, share = self.config.method, self.config.train.substrate_share
+        sharpen = self.config.train.sharpen_share if self.critic else 0.0
         if method.joint:
             # Without healthy holes (warmup = 1, as printed) Eq. 3 has only the Inp target.
             holes = 0.0 if method.warmup >= 1 else 0.5
             return (Stage("joint", ("both",), 1.0, lambda _: holes),)
         return (
             Stage("substrate", ("sub",), share, lambda progress: 1.0 - 0.5 * max(0.0, 1.0 - progress / max(method.warmup, 1e-9))),
-            Stage("deviation", ("eps",), 1.0 - share, lambda _: 0.0),
+            Stage("deviation", ("eps",), max(0.0, 1.0 - share - sharpen), lambda _: 0.0),
+            *((Stage("sharpen", ("critic", "sharp"), sharpen, lambda _: 0.0),) if sharpen else ()),
         )
 
     def modules_of(self, player: str) -> Sequence[nn.Module]:
-        """`sub`, `eps` or `both`."""
-        return {"sub": (self.sub,), "eps": (self.eps,), "both": (self.sub, self.eps)}[player]
+        """`sub`, `eps`, `both`; `critic`, and `sharp`: eps_theta against it."""
+        critic = () if self.critic is None else (self.critic,)
+        return {"sub": (self.sub,), "eps": (self.eps,), "sharp": (self.eps,), "both": (self.sub, self.eps), "critic": critic}[player]
 
     # -- the pieces -----------------------------------------------------------------------------------------------------------------
 
@@ -89,7 +112,10 @@ class PathoSyn(nn.Module):
         flags = parts.known.expand(-1, -1, *x.shape[2:])
         if self.config.method.composition == "paper":
             return torch.cat([x_sub, m, torch.zeros_like(m), flags], dim=1)
-        around = torch.where(parts.support > 0, x_sub, x * parts.known)
+        if self.config.method.context == "blend":
+            around = decomposition.heal(x * parts.known, x_sub, parts.S)
+        else:
+            around = torch.where(parts.support > 0, x_sub, x * parts.known)
         return torch.cat([around, m, parts.S, flags], dim=1)
 
     def to_scaled(self, r: Image) -> Image:
@@ -108,7 +134,7 @@ class PathoSyn(nn.Module):
         """Before eps_theta learns: RMS and extreme of r_0 on the support, per contrast. In joint training f_sub still moves, so r_0's scale
         is taken against 0-mean windows only if `scale_residual` asks for it, from the untrained f_sub's Inp target."""
         method = self.config.method
-        if stage == "substrate" or not (method.scale_residual or method.clamp_quantile):
+        if stage in ("substrate", "sharpen") or not (method.scale_residual or method.clamp_quantile):
             return {}
         values: list[list[Tensor]] = [[] for _ in self.config.contrasts]
         for batch in batches:
@@ -130,14 +156,17 @@ class PathoSyn(nn.Module):
         return {"r_scale": self.r_scale.tolist(), "r_max": self.r_max.tolist()}
 
     def losses(self, batch: LesionBatch, *, player: str, rng: Sequence[torch.Generator]) -> dict[str, Tensor]:
-        """Alg. 1 on one batch. `sub`: Eq. 3. `eps`: Eqs. 9 and 13 with f_sub fixed. `both`: Eq. 15."""
+        """Alg. 1 on one batch. `sub`: Eq. 3. `eps`: Eqs. 9 and 13 with f_sub fixed. `both`: Eq. 15. `critic` and `sharp`: the adversarial stage,
+        in which every second sample of `sharp` goes on as in `eps`."""
         parts = self.parts(batch)
         # Staged: f_sub is frozen, and a gradient through r_0 could only teach it to copy the lesion.
-        with torch.set_grad_enabled(player != "eps" and torch.is_grad_enabled()):
+        with torch.set_grad_enabled(player in ("sub", "both") and torch.is_grad_enabled()):
             x_sub = self.substrate(batch.x, parts.support, parts.known)
+        if player == "critic":
+            return self._critic_terms(batch, parts, x_sub, rng)
         lam = self.config.method.weights
         terms: dict[str, Tensor] = {}
-        if player != "eps":
+        if player in ("sub", "both"):
             terms["sub"] = losses.substrate_loss(
                 x_sub,
                 batch.x,
@@ -149,7 +178,9 @@ class PathoSyn(nn.Module):
             )
             terms["loss"] = terms["sub"]
         if player != "sub":
-            terms |= self._deviation_terms(batch, parts, x_sub, rng)
+            sharp = torch.arange(len(batch)) % 2 == 0 if player == "sharp" else None
+            noised = self._noised(batch, parts, x_sub, rng, sharp)
+            terms |= self._deviation_terms(batch, parts, noised if sharp is None else noised.without(sharp))
             terms["loss"] = losses.total_loss(
                 sub=terms.get("sub", 0.0),
                 diff=terms["diff"],
@@ -159,13 +190,19 @@ class PathoSyn(nn.Module):
                 lam_dev=lam.dev,
                 lam_syn=lam.syn,
             )
+            if sharp is not None:
+                terms |= self._sharp_terms(batch, parts, noised, sharp)
+                terms["loss"] = terms["loss"] + self.config.method.adversary * terms["adversary"] + self.config.method.low * terms["low"]
         return terms
 
-    def _deviation_terms(self, batch: LesionBatch, parts: Parts, x_sub: Image, streams: Sequence[torch.Generator]) -> dict[str, Tensor]:
-        method, lam = self.config.method, self.config.method.weights
+    def _noised(self, batch: LesionBatch, parts: Parts, x_sub: Image, streams: Sequence[torch.Generator], sharp: Tensor | None = None) -> _Noised:
+        """One call of eps_theta on noised deviations. `sharp` (B,): which samples get a t of `sharpen_times`; the others get any."""
+        method = self.config.method
         device, shape = batch.x.device, tuple(batch.x.shape[1:])
-        t = rng.integers(streams, 1, self.schedule.T).to(device)
-        eps = rng.normal(streams, shape).to(device)
+        t = diffusion.training_times(rng.integers(streams, 1, self.schedule.T), self.schedule.T, times=method.times)
+        if sharp is not None:
+            t = torch.where(sharp, rng.integers(streams, *method.sharpen_times), t)
+        t, eps = t.to(device), rng.normal(streams, shape).to(device)
         # A healthy hole has no lesion to learn from.
         counts = parts.known * (~batch.healthy).to(batch.x.dtype)[:, None, None, None]
         where = parts.support * counts
@@ -175,26 +212,51 @@ class PathoSyn(nn.Module):
         output = self.eps(r_t, self.condition(batch.x, x_sub, batch.m, parts), t).float()
         wanted = diffusion.target(r0, eps, t, self.schedule, prediction=method.prediction)
         r0_hat = diffusion.predict_r0(r_t, output, t, self.schedule, prediction=method.prediction)
-        weight = self._time_weight(t)
-        printed = method.composition == "paper"
-        band = decomposition.ring(parts.G) * (counts if printed else where)
+        x_hat = decomposition.recompose(batch.x, x_sub, self.from_scaled(r0_hat * parts.support), parts.S, kind=method.composition)
+        return _Noised(t, counts, where, r0, r0_hat, wanted, output, x_hat)
+
+    def _deviation_terms(self, batch: LesionBatch, parts: Parts, noised: _Noised) -> dict[str, Tensor]:
+        lam = self.config.method.weights
+        weight = self._time_weight(noised.t)
+        printed = self.config.method.composition == "paper"
+        band = decomposition.ring(parts.G) * (noised.counts if printed else noised.where)
         terms = losses.deviation_loss(
-            r0_hat,
-            r0,
-            where,
+            noised.r0_hat,
+            noised.r0,
+            noised.where,
             band,
-            (1.0 - parts.support) * counts,
+            (1.0 - parts.support) * noised.counts,
             lam_pat=lam.pat,
             lam_ring=lam.ring,
             lam_leak=lam.leak,
             weight=weight,
         )
-        x_hat = decomposition.recompose(batch.x, x_sub, self.from_scaled(r0_hat * parts.support), parts.S, kind=method.composition)
-        terms["diff"] = losses.diffusion_loss(wanted, output, where)
-        terms["syn"] = losses.synthesis_loss(x_hat, batch.x, parts.S * (counts if printed else where), weight)
+        terms["diff"] = losses.diffusion_loss(noised.wanted, noised.output, noised.where)
+        terms["syn"] = losses.synthesis_loss(noised.x_hat, batch.x, parts.S * (noised.counts if printed else noised.where), weight)
         with torch.no_grad():
-            terms["std_r0"] = (losses.masked_mean((r0 * self.r_scale.view(1, -1, 1, 1)) ** 2, where)).sqrt()
+            terms["std_r0"] = (losses.masked_mean((noised.r0 * self.r_scale.view(1, -1, 1, 1)) ** 2, noised.where)).sqrt()
         return terms
+
+    def _scores(self, x: Image, batch: LesionBatch, parts: Parts) -> tuple[Tensor, Tensor]:
+        assert self.critic is not None
+        return self.critic(x * parts.known, batch.m, parts.S, parts.known.expand_as(x))
+
+    def _critic_terms(self, batch: LesionBatch, parts: Parts, x_sub: Image, streams: Sequence[torch.Generator]) -> dict[str, Tensor]:
+        """Real windows against windows composed of r̂_0."""
+        with torch.no_grad():
+            fake = self._noised(batch, parts, x_sub, streams, torch.ones(len(batch), dtype=torch.bool)).x_hat
+        scores = zip(self._scores(batch.x, batch, parts), self._scores(fake, batch, parts), strict=True)
+        terms = dict(zip(("critic_patch", "critic_whole"), (losses.critic_loss(real, drawn) for real, drawn in scores), strict=True))
+        return {**terms, "loss": terms["critic_patch"] + terms["critic_whole"]}
+
+    def _sharp_terms(self, batch: LesionBatch, parts: Parts, noised: _Noised, sharp: Tensor) -> dict[str, Tensor]:
+        """The adversarial term on the samples `sharp`, with the low-pass term that keeps their structure."""
+        chosen = replace(batch, **{name: getattr(batch, name)[sharp] for name in ("x", "m", "S", "x_ph", "present", "healthy")})
+        patch, whole = self._scores(noised.x_hat[sharp], chosen, Parts(*(getattr(parts, f.name)[sharp] for f in fields(parts))))
+        return {
+            "adversary": -patch.mean() - whole.mean(),
+            "low": losses.low_pass_loss(noised.r0_hat[sharp], noised.r0[sharp], noised.where[sharp]),
+        }
 
     def _time_weight(self, t: Times) -> Tensor | None:
         """√ᾱ_t for ε-prediction in `default`: 1/√ᾱ_t in Eq. 12 would let t > 750 make up most of L_dev (DESIGN §3, 6)."""
@@ -232,8 +294,10 @@ class PathoSyn(nn.Module):
         shape = tuple(batch.x.shape[1:])
         r = self.draw(batch, x_sub, lambda _: rng.normal(streams, shape).to(batch.x.device), steps=steps)
         has_lesion = (~batch.healthy)[:, None, None, None]
-        base = torch.where(has_lesion, decomposition.heal(batch.x, x_sub, parts.S), batch.x)
-        x_hat = decomposition.recompose(base, x_sub, r, parts.S, severity=controls.severity, kind=self.config.method.composition)
+        kind, severity = self.config.method.composition, controls.severity
+        redrawn = decomposition.heal(batch.x, x_sub, parts.S) + severity * parts.S * r
+        x_hat = decomposition.recompose(batch.x, x_sub, r, parts.S, severity=severity, kind=kind)
+        x_hat = torch.where(has_lesion & (kind == "preserve"), redrawn, x_hat)
         return Synthesis(x_hat=x_hat * parts.known, x_sub=x_sub, r=r, S=parts.S, m=batch.m, seeds=[controls.seed] * len(batch))
 
 

@@ -1,0 +1,139 @@
+"""Can a judge tell drawn lesions from real ones? AUC of gradient-boosted trees and of a CNN, folds by subject, intervals over subjects.
+
+Real and drawn windows come in pairs: the same subject, slice and contrasts. 0.5 is indistinguishable. A set made with purpose `train` only helps the
+judge to learn; figures are taken on the subjects of sets made with purpose `evaluate`, each scored by a judge that has seen neither the subject's real
+nor its drawn windows. The stronger judge counts, and a judge is believed only if it sees through `blurred` and `gaussian` (AUC ≥ .9).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pathosyn.data.slices import Slices
+from pathosyn.data.synthetic import SyntheticSet
+from pathosyn.data.windows import Window, paste
+from pathosyn.errors import refuse
+from pathosyn.evaluate import features
+from pathosyn.evaluate.statistics import Interval, auc, bootstrap, folds
+from pathosyn.progress import track
+
+FOLDS = 5
+SEEDS = 3
+SMALLEST = 24
+"""Lesion pixels that a window must have, in the real and in the drawn mask: below it half of the features do not exist."""
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Real (label 0) and drawn (label 1) windows as rows: features, subject, whether the row's subject is judged, and its label."""
+
+    table: pd.DataFrame
+    subjects: np.ndarray
+    judged: np.ndarray
+    fake: np.ndarray
+
+
+def pairs(data: str | Path, sets: Sequence[SyntheticSet], *, show: bool = True) -> Pairs:
+    """Features of every drawn window and of the real window that it stands for. InputError where a set was drawn on other data."""
+    rows: list[dict[str, float]] = []
+    subjects: list[str] = []
+    judged: list[bool] = []
+    fake: list[bool] = []
+    for each in sets:
+        slices = matching(data, each)
+        with track(len(each.rows), f"measure {each.origin.method}", "windows", show=show) as bar:
+            for row, drawn in each.windows():
+                scene = Scene.of(slices, int(row["row"]))
+                bar.advance()
+                if min(scene.m.sum(), (drawn["m"] > 0).sum()) < SMALLEST:
+                    continue
+                for x, m, label in ((scene.x, scene.m, False), (drawn["x_hat"], drawn["m"] > 0, True)):
+                    rows.append(_measured(scene, x, m, drawn["S"] > 0))
+                    subjects.append(str(row["subject"]))
+                    judged.append(each.origin.purpose == "evaluate")
+                    fake.append(label)
+    return Pairs(pd.DataFrame(rows), np.array(subjects), np.array(judged), np.array(fake))
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A real window with what lies around it. x (C, side, side); m, head (side, side) bool; plane (C, H, W) the whole slice."""
+
+    x: np.ndarray
+    m: np.ndarray
+    S: np.ndarray
+    head: np.ndarray
+    present: np.ndarray
+    plane: np.ndarray
+    plane_head: np.ndarray
+    window: Window
+
+    @classmethod
+    def of(cls, slices: Slices, row: int) -> Scene:
+        """Row `row` of `slices.windows`."""
+        batch = slices.lesion([row])
+        number, z, y, x, side, _ = (int(v) for v in slices.windows[row])
+        plane, head = slices.plane(number, z)
+        m, blend = batch.m[0, 0].numpy() > 0, batch.S[0, 0].numpy()
+        return cls(batch.x[0].numpy(), m, blend, slices.ground(row) > 0, slices.present[number], plane, head, Window(z, y, x, side))
+
+
+def matching(data: str | Path, drawn: SyntheticSet) -> Slices:
+    """The slices that a set was drawn on. InputError where the data is another."""
+    from pathosyn.data.population import fingerprint
+
+    slices = Slices(data, drawn.origin.partition, contrasts=drawn.origin.contrasts)
+    if fingerprint(slices) != drawn.origin.data:
+        raise refuse(drawn.folder, found="a set drawn on other data", expected=f"one drawn on {data}", remedy="give the slices file that it was drawn on")
+    return slices
+
+
+def _measured(scene: Scene, x: np.ndarray, m: np.ndarray, support: np.ndarray) -> dict[str, float]:
+    """Features of lesion and rim, of the background (the window without the support), and of the whole slice's head."""
+    found = {f"lesion/{name}": value for name, value in features.lesion(x, m, scene.head, scene.present).items()}
+    outside = scene.head & ~support & ~(scene.S > 0)
+    found |= {f"background/{name}": value for name, value in features.region(x, outside, scene.present).items()}
+    whole = scene.plane.copy()
+    paste(whole, x, scene.window, np.ones(m.shape, bool))
+    return found | {f"whole/{name}": value for name, value in features.region(whole, scene.plane_head, scene.present).items()}
+
+
+REGIONS: Mapping[str, str] = {
+    "lesion": "lesion/",
+    "lesion, intensity": "lesion/intensity/",
+    "lesion, texture": "lesion/texture/",
+    "lesion, rim": "lesion/rim/",
+    "whole image": "whole/",
+    "background": "background/",
+}
+"""Region → the features that its judge sees."""
+
+
+def trees(found: Pairs, region: str, *, seed: int = 0) -> tuple[Interval, np.ndarray]:
+    """AUC of gradient-boosted trees on one of `REGIONS` on the judged rows, and every row's score out of fold, a mean over `SEEDS` fits."""
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    values = found.table[[name for name in found.table if name.startswith(REGIONS[region])]].to_numpy(np.float32)
+    place = folds(found.subjects, min(FOLDS, len(set(found.subjects))), seed=seed)
+    score = np.zeros(len(values))
+    for fold in np.unique(place[found.judged]):
+        for k in range(SEEDS):
+            judge: Any = HistGradientBoostingClassifier(
+                max_iter=200, learning_rate=0.06, max_leaf_nodes=15, min_samples_leaf=8, l2_regularization=1.0, max_features=0.3, random_state=seed + k
+            )
+            judge.fit(values[place != fold], found.fake[place != fold])
+            score[place == fold] += judge.predict_proba(values[place == fold])[:, 1] / SEEDS
+    return judge_auc(score, found), score
+
+
+def judge_auc(score: np.ndarray, found: Pairs) -> Interval:
+    """AUC on the judged rows with its interval over subjects. Scores are ranked within no fold: a judge is one and the same function of its features."""
+    keep = found.judged
+    score, fake, subjects = score[keep], found.fake[keep], found.subjects[keep]
+    return bootstrap(lambda rows: auc(score[rows], fake[rows]), list(subjects))
