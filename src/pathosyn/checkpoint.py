@@ -98,9 +98,7 @@ def _read(path: Path, *, tensors: bool = True) -> tuple[Config, Provenance, dict
     try:
         header = json.loads(raw)
         if header["version"] != VERSION:
-            raise refuse(
-                path, found=f"weights of format {header['version']}", expected=f"format {VERSION}", remedy="use the pathosyn version that wrote them"
-            )
+            raise refuse(path, found=f"weights of format {header['version']}", expected=f"format {VERSION}", remedy="use the pathosyn version that wrote them")
         return from_dict(Config, header["config"]), from_dict(Provenance, header["provenance"]), values
     except (ValueError, KeyError, TypeError, AttributeError) as error:  # a header that another version, or another hand, wrote
         raise _misfit(path, error) from None

@@ -59,7 +59,8 @@ class Method:
     beta_end: float = 0.02
     times: Literal["uniform", "quadratic"] = "quadratic"
     """How a training step draws t. quadratic: t ∝ u², half of the steps at t < T/4, where the noise is no larger than the texture of a scan."""
-    solver: Literal["ancestral", "ddim", "dpm2m", "sde-dpm2m"] = "ddim"
+    solver: Literal["ancestral", "ddim", "dpm2m", "sde-dpm2m", "renoise"] = "ddim"
+    """renoise: every call's estimate of r_0 gets fresh noise of the next level, as the adversarial stage trains it."""
     eta: float = 0.0
     """Share of fresh noise a DDIM step adds: 0 deterministic, 1 ancestral variance."""
     spacing: Literal["trailing", "quadratic", "leading"] = "trailing"
@@ -83,12 +84,12 @@ class Method:
     """Correlation length along z of the noise field, mm; 0: slices independent."""
     context: Literal["outside", "blend"] = "blend"
     """What eps_theta sees of the scan. outside: nothing of it under the support. blend: (1-S) of it in the feather, as the composition keeps it."""
-    adversary: float = 0.1
-    """λ of the adversarial term on r̂_0; 0: no stage `sharpen`. A critic tells composed windows from real ones, and eps_theta's last call learns to pass."""
-    sharpen_times: tuple[int, int] = (80, 350)
-    """The t at which the adversarial term acts: those of the sampler's last call, where the structure stands and the texture is drawn."""
+    adversary: float = 0.25
+    """λ of the adversarial term on r̂_0; 0: no stage `sharpen`, in which a critic tells composed windows from real ones, and eps_theta learns to pass."""
+    calls: int = 4
+    """The adversarial term acts at the times of a sampler with this many calls, trailing; draw with solver `renoise` and as many `steps`."""
     low: float = 1.0
-    """λ of the L1 between r̂_0 and r_0 after averaging over 8×8 pixels, at those t: the critic may change the texture, not the structure."""
+    """λ of the L1 between r̂_0 and r_0 averaged over 8×8 pixels, at the last of these times: the critic may change the texture there, not the structure."""
     weights: Weights = field(default_factory=Weights)
 
 
@@ -116,6 +117,8 @@ class Train:
     batch_pixels: int = 65536
     """Window pixels a step; the number of windows follows from their side."""
     lr: float = 1e-4
+    critic_lr: float = 1e-3
+    """The critic's own rate: it has to keep up with what it judges."""
     lr_warmup: int = 200
     weight_decay: float = 1e-5
     ema: float = 0.999
@@ -140,7 +143,7 @@ class Config:
     name: str = "pathosyn"
 
 
-FREE = ("times", "solver", "eta", "spacing", "steps", "warmup", "noise_mm", "context", "adversary", "sharpen_times", "low", "weights")
+FREE = ("times", "solver", "eta", "spacing", "steps", "warmup", "noise_mm", "context", "adversary", "calls", "low", "weights")
 """The decisions that may change between a training and the one that goes on from its weights: how to train and how to draw, not what a number means."""
 
 

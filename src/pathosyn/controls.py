@@ -94,9 +94,7 @@ def correlation_sigma(r: np.ndarray, inside: np.ndarray) -> float:
     values = r - r[inside].mean()
     products, squares = [], (values[inside] ** 2).mean()
     for axis in (0, 1):
-        a, b = [np.take(v, range(1, v.shape[axis]), axis) for v in (values, inside)], [
-            np.take(v, range(v.shape[axis] - 1), axis) for v in (values, inside)
-        ]
+        a, b = [np.take(v, range(1, v.shape[axis]), axis) for v in (values, inside)], [np.take(v, range(v.shape[axis] - 1), axis) for v in (values, inside)]
         both = a[1] & b[1]
         if both.any():
             products.append(float((a[0] * b[0])[both].mean()))

@@ -30,10 +30,10 @@ def averaging(decay: float) -> Callable[[Any, Any, Any], None]:
     return update
 
 
-def learning_rate(step: int, total: int, train: Train) -> float:
+def learning_rate(step: int, total: int, train: Train, *, player: str = "") -> float:
     """Linear warm-up, then half a cosine down to 0 at `total`."""
     ramp = min(1.0, (step + 1) / max(1, train.lr_warmup))
-    return train.lr * ramp * 0.5 * (1.0 + math.cos(math.pi * step / total))
+    return (train.critic_lr if player == "critic" else train.lr) * ramp * 0.5 * (1.0 + math.cos(math.pi * step / total))
 
 
 def precision(settings: Train, accelerator: str) -> Literal["32-true", "bf16-mixed"]:

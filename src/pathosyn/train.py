@@ -72,9 +72,7 @@ class Players:
     running: Running
 
 
-def fit(
-    data: str | Path, run: str | Path, config: Config, *, start_from: str | Path | None = None, device: str = "auto", progress: bool = True
-) -> Path:
+def fit(data: str | Path, run: str | Path, config: Config, *, start_from: str | Path | None = None, device: str = "auto", progress: bool = True) -> Path:
     """Train `config` on the training subjects of `data` into `run`; returns the weight file.
 
     `start_from`: a weight file to start from (fine-tuning). Its contrasts, geometry, networks and what its numbers mean are kept; `config.train` and
@@ -129,7 +127,7 @@ def _players(session: Session, stage: Stage, state: dict[str, Any] | None) -> Pl
     modules = {player: nn.ModuleList(session.method.modules_of(player)).requires_grad_(True) for player in stage.players}
     averages = {p: AveragedModel(m, multi_avg_fn=averaging(settings.ema)) for p, m in modules.items()}
     optimizers: dict[str, torch.optim.Optimizer] = {
-        p: torch.optim.AdamW(m.parameters(), lr=settings.lr, weight_decay=settings.weight_decay) for p, m in modules.items()
+        p: torch.optim.AdamW(m.parameters(), lr=settings.lr, betas=stage.betas, weight_decay=settings.weight_decay) for p, m in modules.items()
     }
     running = Running()
     if state:
@@ -148,11 +146,11 @@ def _run_steps(session: Session, stage: Stage, players: Players, start: int, don
     wrapped = session.fabric.setup_module(session.method)
     wrapped.mark_forward_method("losses")
     for step, batch in _batches(session, stage, start, done, stop):
-        rate = learning_rate(step - start, stop - start, settings)
         for player in stage.players:
+            rate = learning_rate(step - start, stop - start, settings, player=player)
             terms = _step(session, wrapped, players.optimizers[player], batch, player=player, step=step, rate=rate)
             players.averages[player].update_parameters(players.modules[player])
-            running.add(terms)
+            running.add(terms if player == stage.players[-1] else {name: value for name, value in terms.items() if name != "loss"})
         now, last = step + 1, step + 1 == stop
         session.bar.advance(1)
         if now % LOG_EVERY == 0 or last:
@@ -169,9 +167,7 @@ def _run_steps(session: Session, stage: Stage, players: Players, start: int, don
     _checkpoint(session, players, stop)
 
 
-def _step(
-    session: Session, method: Any, optimizer: torch.optim.Optimizer, batch: LesionBatch, *, player: str, step: int, rate: float
-) -> dict[str, float]:
+def _step(session: Session, method: Any, optimizer: torch.optim.Optimizer, batch: LesionBatch, *, player: str, step: int, rate: float) -> dict[str, float]:
     """One optimiser step on this process's share of the batch."""
     fabric, settings = session.fabric, session.settings
     for group in optimizer.param_groups:
@@ -222,8 +218,7 @@ def _batches(session: Session, stage: Stage, start: int, done: int, stop: int) -
 def _look(session: Session, stage: Stage, method: PathoSyn, step: int) -> None:
     """Validation metrics and a preview; on training windows, and called so, where the data has no validation lesions."""
     slices, partition = (session.held_out, "validation") if session.held_out else (session.train, "train-fixed")
-    for player in stage.players:
-        session.folder.log(step, stage.name, partition, validate(method, slices, player=player, device=session.fabric.device))
+    session.folder.log(step, stage.name, partition, validate(method, slices, player=stage.players[-1], device=session.fabric.device))
     preview(method, slices, session.folder.previews / f"{stage.name}-{step:07d}.png", device=session.fabric.device)
 
 

@@ -16,6 +16,8 @@ VERBS = {
     "train": "train the generator on a slices.h5; the same command again resumes",
     "insert": "put a lesion into a scan, or draw a scan's own lesion anew",
     "heal": "take the lesion out of a scan",
+    "generate": "draw a set of lesions, by a method or a control, on prepared data",
+    "evaluate": "measure how good a set is, controls beside it",
 }
 
 USERS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG}
@@ -59,7 +61,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments[0] in ("-V", "--version"):
         from importlib.metadata import version
 
-        print(f"pathosyn {version('pathosyn')}")
+        from pathosyn.weights import shipped, terms
+
+        print(f"pathosyn {version('pathosyn')} (Apache-2.0)")
+        for weights in shipped().values():
+            print(f"weights {weights.name} {weights.version}, sha256 {weights.sha256[:12]}: {weights.what}")
+        if terms():
+            print(terms())
         return OK
     name, rest = arguments[0], arguments[1:]
     if name not in VERBS:

@@ -24,8 +24,8 @@ class InsertVerb:
     """Subject folders, or folders of subjects."""
     out: Path = tyro.MISSING
     """Folder for the results: one sub-folder a subject and replicate."""
-    weights: Path = tyro.MISSING
-    """Weight file that `pathosyn train` wrote."""
+    weights: Path | None = None
+    """Weight file that `pathosyn train` wrote, or the name of shipped ones; the default ones if not given."""
     image: tuple[str, ...] = ()
     """Files of any name instead of a folder, CONTRAST=FILE each: --image flair=a.nii.gz t1=b.nii.gz"""
     mask: Path | None = None

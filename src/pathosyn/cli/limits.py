@@ -21,8 +21,10 @@ RANGES: dict[str, tuple[float, float]] = {
     "geometry.margin_mm": (0, 100),
     "train.steps": _COUNT,
     "train.substrate_share": _SHARE,
+    "train.sharpen_share": _SHARE,
     "train.batch_pixels": (1, 1 << 30),
     "train.lr": (1e-12, 1),
+    "train.critic_lr": (1e-12, 1),
     "train.lr_warmup": _NOT_NEGATIVE,
     "train.weight_decay": (0, 1),
     "train.ema": (0, 0.999999),
@@ -42,11 +44,16 @@ RANGES: dict[str, tuple[float, float]] = {
     "m.sigma_px": (0.1, 100),
     "m.warmup": _SHARE,
     "m.noise_mm": (0, 100),
+    "m.adversary": _NOT_NEGATIVE,
+    "m.low": _NOT_NEGATIVE,
+    "m.calls": (1, 1000),
     "networks.blocks": (1, 16),
     **{f"m.weights.{name}": _NOT_NEGATIVE for name in ("out", "inside", "diff", "pat", "ring", "leak", "dev", "syn")},
     "threads": (0, 1024),
     "workers": (0, 1024),
     "seed": _NOT_NEGATIVE,
+    "per_lesion": (1, 1000),
+    "per_subject": _NOT_NEGATIVE,
 }
 """By flag, `_` for `-`; ends included."""
 

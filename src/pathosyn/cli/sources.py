@@ -39,18 +39,22 @@ def many_subjects(folders: Sequence[Path], images: Sequence[str]) -> list[Subjec
     return subjects
 
 
-def open_weights(weights: Path, device: str, threads: int) -> tuple[Loaded, str]:
-    """The method on the device that is there, and the device's name."""
+def open_weights(weights: Path | None, device: str, threads: int) -> tuple[Loaded, str]:
+    """The method on the device that is there, and the device's name. Shipped weights (None: the default ones) say their terms on standard error."""
     import torch
 
     from pathosyn.checkpoint import load
+    from pathosyn.weights import find, shipped, terms
 
     use_threads(threads)
     cuda = torch.cuda.is_available()
     if device == "cuda" and not cuda:
         raise refuse("--device", found="cuda, but torch sees no GPU", expected="a CUDA device", remedy="use --device cpu or auto")
     where = "cuda" if cuda and device != "cpu" else "cpu"
-    return load(weights, device=where), where
+    path = find(weights)
+    if path in {each.path for each in shipped().values()}:
+        print(terms(), file=sys.stderr)
+    return load(path, device=where), where
 
 
 def use_threads(threads: int) -> None:

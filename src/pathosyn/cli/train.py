@@ -50,8 +50,8 @@ class TrainVerb:
         use_threads(self.threads)
         if faults := _faults(self):
             raise InputError(faults)
-        for flag in self.ignored():
-            print(f"warning: {flag} is not used: going on from weights keeps theirs", file=sys.stderr)
+        for name in self.ignored():
+            print(f"warning: {name} is not used: going on from weights keeps theirs", file=sys.stderr)
         header = read_header(self.data)
         contrasts = self.contrasts or header.contrasts
         config = Config(contrasts, header.geometry, self.m, self.networks, self.train, self.method_name)

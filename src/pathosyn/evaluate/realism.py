@@ -19,7 +19,7 @@ from pathosyn.data.slices import Slices
 from pathosyn.data.synthetic import SyntheticSet
 from pathosyn.data.windows import Window, paste
 from pathosyn.errors import refuse
-from pathosyn.evaluate import features
+from pathosyn.evaluate import cnn, features
 from pathosyn.evaluate.statistics import Interval, auc, bootstrap, folds
 from pathosyn.progress import track
 
@@ -37,14 +37,17 @@ class Pairs:
     subjects: np.ndarray
     judged: np.ndarray
     fake: np.ndarray
+    views: cnn.Views | None = None
+    """What the CNN sees; `pairs(…, views=True)` makes it."""
 
 
-def pairs(data: str | Path, sets: Sequence[SyntheticSet], *, show: bool = True) -> Pairs:
+def pairs(data: str | Path, sets: Sequence[SyntheticSet], *, views: bool = False, show: bool = True) -> Pairs:
     """Features of every drawn window and of the real window that it stands for. InputError where a set was drawn on other data."""
     rows: list[dict[str, float]] = []
     subjects: list[str] = []
     judged: list[bool] = []
     fake: list[bool] = []
+    seen: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     for each in sets:
         slices = matching(data, each)
         with track(len(each.rows), f"measure {each.origin.method}", "windows", show=show) as bar:
@@ -58,7 +61,13 @@ def pairs(data: str | Path, sets: Sequence[SyntheticSet], *, show: bool = True) 
                     subjects.append(str(row["subject"]))
                     judged.append(each.origin.purpose == "evaluate")
                     fake.append(label)
-    return Pairs(pd.DataFrame(rows), np.array(subjects), np.array(judged), np.array(fake))
+                    if views:
+                        known = scene.present[:, None, None]
+                        # Judged is the support, not the mask: there the drawn tissue ends.
+                        where = drawn["S"] > 0 if label else scene.S > 0
+                        seen.append((cnn.centred(x * known).astype(np.float16), cnn.centred(where[None]), scene.present))
+    shown = cnn.Views(*(np.stack(part) for part in zip(*seen, strict=True))) if seen else None
+    return Pairs(pd.DataFrame(rows), np.array(subjects), np.array(judged), np.array(fake), shown)
 
 
 @dataclass(frozen=True)
@@ -130,6 +139,66 @@ def trees(found: Pairs, region: str, *, seed: int = 0) -> tuple[Interval, np.nda
             judge.fit(values[place != fold], found.fake[place != fold])
             score[place == fold] += judge.predict_proba(values[place == fold])[:, 1] / SEEDS
     return judge_auc(score, found), score
+
+
+CNN_REGIONS = ("lesion", "whole image", "background")
+
+
+def network(found: Pairs, region: str, *, seed: int = 0, steps: int = cnn.STEPS) -> tuple[Interval, np.ndarray]:
+    """As `trees`, by the CNN, on one of `CNN_REGIONS`: features on the support, on the whole window, or with the support blanked in both."""
+    assert found.views is not None
+    where = found.views.where
+    views = found.views
+    if region != "lesion":
+        views = cnn.Views(views.x if region == "whole image" else views.x * ~where, np.ones_like(where) if region == "whole image" else ~where, views.present)
+    place = folds(found.subjects, min(FOLDS, len(set(found.subjects))), seed=seed)
+    score = np.zeros(len(found.fake))
+    for fold in np.unique(place[found.judged]):
+        score[place == fold] = cnn.score(views, found.fake, place != fold, place == fold, seed=seed + int(fold), steps=steps)
+    return judge_auc(score, found), score
+
+
+def measure(data: str | Path, sets: Mapping[str, Sequence[SyntheticSet]], *, judges: Sequence[str] = ("trees", "cnn"), show: bool = True) -> pd.DataFrame:
+    """A row a method, judge and region: auc, low, high, subjects, windows. `real` beside `real`, which every table needs, is made here: half of the
+    first method's real windows pass as drawn."""
+    rows = []
+    for name, some in sets.items():
+        found = pairs(data, some, views="cnn" in judges, show=show)
+        rows += _judged(name, found, judges, show=show)
+        if len(rows) and not any(row["method"] == "real vs real" for row in rows):
+            rows += _judged("real vs real", real_halves(found), judges, show=show)
+    return pd.DataFrame(rows)
+
+
+def _judged(name: str, found: Pairs, judges: Sequence[str], *, show: bool) -> list[dict[str, Any]]:
+    jobs = [("trees", region) for region in REGIONS] * ("trees" in judges) + [("cnn", region) for region in CNN_REGIONS] * ("cnn" in judges)
+    rows = []
+    with track(len(jobs), f"judge {name}", "fits", show=show) as bar:
+        for judge, region in jobs:
+            interval, _ = trees(found, region) if judge == "trees" else network(found, region)
+            bar.advance(note=f"{judge}, {region}: {interval}")
+            count = int(found.judged.sum() // 2)
+            rows.append(
+                {
+                    "method": name,
+                    "judge": judge,
+                    "region": region,
+                    "auc": interval.value,
+                    "low": interval.low,
+                    "high": interval.high,
+                    "subjects": interval.subjects,
+                    "windows": count,
+                }
+            )
+    return rows
+
+
+def real_halves(found: Pairs, *, seed: int = 0) -> Pairs:
+    """The real windows alone, each called drawn or real by a coin."""
+    keep = ~found.fake
+    views = found.views and cnn.Views(found.views.x[keep], found.views.where[keep], found.views.present[keep])
+    coin = np.random.default_rng(seed).random(int(keep.sum())) < 0.5
+    return Pairs(found.table[keep].reset_index(drop=True), found.subjects[keep], found.judged[keep], coin, views)
 
 
 def judge_auc(score: np.ndarray, found: Pairs) -> Interval:

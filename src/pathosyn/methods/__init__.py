@@ -19,12 +19,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Stage:
-    """A stretch of training: who learns, its share of the optimiser steps, and how many of its windows are healthy holes at progress 0…1."""
+    """A stretch of training: who learns (the last one's loss is the one that is shown), its share of the optimiser steps, how many of its windows are
+    healthy holes at progress 0…1, and Adam's betas."""
 
     name: str
     players: tuple[str, ...]
     share: float
     healthy: Callable[[float], float]
+    betas: tuple[float, float] = (0.9, 0.999)
 
 
 class Method(Protocol):

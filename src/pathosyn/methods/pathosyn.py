@@ -1,8 +1,8 @@
 """PathoSyn: Alg. 1 (losses) and Alg. 2 (draw) on windows, for both columns of DESIGN §3.
 
-    substrate   f = f_sub(x ⊙ (1 - D), 1 - D)
-    deviation   r_0 = (x - f) ⊙ D, in units of its RMS
-    denoiser    eps_theta([r_t, what surrounds it, m, S, which contrasts], t)
+substrate   f = f_sub(x ⊙ (1 - D), 1 - D)
+deviation   r_0 = (x - f) ⊙ D, in units of its RMS
+denoiser    eps_theta([r_t, what surrounds it, m, S, which contrasts], t)
 """
 
 from __future__ import annotations
@@ -43,6 +43,8 @@ class _Noised:
     wanted: Image
     output: Image
     x_hat: Image
+    last: Tensor
+    """(B,) bool: before the sampler's last call, with the true r_0 under the noise."""
 
     def without(self, sharp: Tensor) -> _Noised:
         """Nothing of the samples `sharp` counts."""
@@ -67,9 +69,7 @@ class PathoSyn(nn.Module):
         self.critic = Critic(contrasts, config.networks.critic) if method.adversary else None
         self.register_buffer("r_scale", torch.ones(contrasts))
         self.register_buffer("r_max", torch.zeros(contrasts))
-        self.schedule = diffusion.linear_schedule(
-            method.timesteps, start=method.beta_start, end=method.beta_end, zero_terminal_snr=method.zero_terminal_snr
-        )
+        self.schedule = diffusion.linear_schedule(method.timesteps, start=method.beta_start, end=method.beta_end, zero_terminal_snr=method.zero_terminal_snr)
 
     @property
     def stages(self) -> Sequence[Stage]:
@@ -84,7 +84,7 @@ class PathoSyn(nn.Module):
         return (
             Stage("substrate", ("sub",), share, lambda progress: 1.0 - 0.5 * max(0.0, 1.0 - progress / max(method.warmup, 1e-9))),
             Stage("deviation", ("eps",), max(0.0, 1.0 - share - sharpen), lambda _: 0.0),
-            *((Stage("sharpen", ("critic", "sharp"), sharpen, lambda _: 0.0),) if sharpen else ()),
+            *((Stage("sharpen", ("critic", "sharp"), sharpen, lambda _: 0.0, betas=(0.5, 0.99)),) if sharpen else ()),
         )
 
     def modules_of(self, player: str) -> Sequence[nn.Module]:
@@ -196,24 +196,38 @@ class PathoSyn(nn.Module):
         return terms
 
     def _noised(self, batch: LesionBatch, parts: Parts, x_sub: Image, streams: Sequence[torch.Generator], sharp: Tensor | None = None) -> _Noised:
-        """One call of eps_theta on noised deviations. `sharp` (B,): which samples get a t of `sharpen_times`; the others get any."""
-        method = self.config.method
+        """One call of eps_theta on noised deviations. `sharp` (B,): which samples stand before one of the sampler's calls, half of them with what the call
+        before made of theirs instead of the true r_0, as in a draw; the others get any t."""
+        method, T = self.config.method, self.schedule.T  # noqa: N806 - the paper's letter
         device, shape = batch.x.device, tuple(batch.x.shape[1:])
-        t = diffusion.training_times(rng.integers(streams, 1, self.schedule.T), self.schedule.T, times=method.times)
-        if sharp is not None:
-            t = torch.where(sharp, rng.integers(streams, *method.sharpen_times), t)
-        t, eps = t.to(device), rng.normal(streams, shape).to(device)
         # A healthy hole has no lesion to learn from.
         counts = parts.known * (~batch.healthy).to(batch.x.dtype)[:, None, None, None]
         where = parts.support * counts
         r0 = self.to_scaled(decomposition.deviation(batch.x, x_sub, where))
+        condition = self.condition(batch.x, x_sub, batch.m, parts)
         # A missing contrast is 0 here as it is at the draw.
-        r_t = diffusion.diffuse(r0, t, eps, parts.support * parts.known, self.schedule)
-        output = self.eps(r_t, self.condition(batch.x, x_sub, batch.m, parts), t).float()
+        inside = parts.support * parts.known
+        t = diffusion.training_times(rng.integers(streams, 1, T), T, times=method.times)
+        last, start = torch.zeros(len(batch), dtype=torch.bool), r0
+        if sharp is not None:
+            times = torch.tensor(diffusion.sampling_times(T, method.calls))
+            call = rng.integers(streams, 0, method.calls - 1)
+            own = sharp & (rng.integers(streams, 0, 1) == 1) & (call > 0)
+            t, last = torch.where(sharp, times[call], t), sharp & ~own & (call == method.calls - 1)
+            before, eps = times[(call - 1).clamp(min=0)].to(device), rng.normal(streams, shape).to(device)
+            with torch.no_grad():
+                drawn = self._estimate(diffusion.diffuse(r0, before, eps, inside, self.schedule), condition, before)[1]
+            start = torch.where(own.to(device)[:, None, None, None], drawn * where, r0)
+        t, eps = t.to(device), rng.normal(streams, shape).to(device)
+        output, r0_hat = self._estimate(diffusion.diffuse(start, t, eps, inside, self.schedule), condition, t)
         wanted = diffusion.target(r0, eps, t, self.schedule, prediction=method.prediction)
-        r0_hat = diffusion.predict_r0(r_t, output, t, self.schedule, prediction=method.prediction)
         x_hat = decomposition.recompose(batch.x, x_sub, self.from_scaled(r0_hat * parts.support), parts.S, kind=method.composition)
-        return _Noised(t, counts, where, r0, r0_hat, wanted, output, x_hat)
+        return _Noised(t, counts, where, r0, r0_hat, wanted, output, x_hat, last)
+
+    def _estimate(self, r_t: Image, condition: Image, t: Times) -> tuple[Image, Image]:
+        """The network's output and the r̂_0 that it means."""
+        output = self.eps(r_t, condition, t).float()
+        return output, diffusion.predict_r0(r_t, output, t, self.schedule, prediction=self.config.method.prediction)
 
     def _deviation_terms(self, batch: LesionBatch, parts: Parts, noised: _Noised) -> dict[str, Tensor]:
         lam = self.config.method.weights
@@ -250,12 +264,12 @@ class PathoSyn(nn.Module):
         return {**terms, "loss": terms["critic_patch"] + terms["critic_whole"]}
 
     def _sharp_terms(self, batch: LesionBatch, parts: Parts, noised: _Noised, sharp: Tensor) -> dict[str, Tensor]:
-        """The adversarial term on the samples `sharp`, with the low-pass term that keeps their structure."""
+        """The adversarial term on the samples `sharp`, and the low-pass term that keeps the structure at the last call."""
         chosen = replace(batch, **{name: getattr(batch, name)[sharp] for name in ("x", "m", "S", "x_ph", "present", "healthy")})
         patch, whole = self._scores(noised.x_hat[sharp], chosen, Parts(*(getattr(parts, f.name)[sharp] for f in fields(parts))))
         return {
             "adversary": -patch.mean() - whole.mean(),
-            "low": losses.low_pass_loss(noised.r0_hat[sharp], noised.r0[sharp], noised.where[sharp]),
+            "low": losses.low_pass_loss(noised.r0_hat, noised.r0, noised.where * noised.last.to(noised.where)[:, None, None, None]),
         }
 
     def _time_weight(self, t: Times) -> Tensor | None:
@@ -275,8 +289,7 @@ class PathoSyn(nn.Module):
         times = diffusion.sampling_times(self.schedule.T, steps or method.steps, spacing=method.spacing)
 
         def denoise(r: Image, t: Times) -> Image:
-            output = self.eps(r, condition, t).float()
-            return diffusion.predict_r0(r, output, t, self.schedule, prediction=method.prediction) * parts.known
+            return self._estimate(r, condition, t)[1] * parts.known
 
         clamp = self.r_max.view(1, -1, 1, 1) if method.clamp_quantile else None
         r = diffusion.sample_deviation(

@@ -1,0 +1,69 @@
+"""pathosyn generate."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from pathosyn.cli.limits import outside
+from pathosyn.cli.sources import use_threads
+from pathosyn.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class GenerateVerb:
+    """Draw a set of lesions, by a method or one of the controls, on the lesion windows of prepared data."""
+
+    data: Path
+    """File that `pathosyn prepare` wrote."""
+    out: Path
+    """Folder for the set; it must not exist."""
+    weights: Path | None = None
+    """Weight file or name; the shipped weights if not given."""
+    method: str = "pathosyn"
+    """pathosyn, or a control: real, substrate, blurred, gaussian, permuted, copy-paste."""
+    purpose: Literal["train", "evaluate"] = "evaluate"
+    """train: from training subjects only. evaluate: from validation or test subjects only."""
+    partition: Literal["train", "validation", "test"] | None = None
+    """Whose scans and masks; validation for evaluate, train for train if not given."""
+    per_lesion: int = 1
+    """Draws on each lesion window."""
+    per_subject: int = 0
+    """At most this many windows of a subject, evenly spread; 0: all."""
+    seed: int = 0
+    steps: int | None = None
+    """Network calls; the weights' own number if not given."""
+    threads: int = 0
+    """CPU threads; 0: as many as torch sees fit."""
+
+    def run(self) -> int:
+        """Prints what was written."""
+        from pathosyn.generate import generate
+        from pathosyn.weights import find
+
+        if faults := [f for name in ("seed", "per_lesion", "per_subject") for f in outside(name, getattr(self, name))]:
+            raise InputError(faults)
+        use_threads(self.threads)
+        partition = self.partition or ("train" if self.purpose == "train" else "validation")
+        folder = generate(
+            self.data,
+            self.out,
+            find(self.weights),
+            method=self.method,
+            purpose=self.purpose,
+            partition=partition,
+            per_lesion=self.per_lesion,
+            per_subject=self.per_subject,
+            seed=self.seed,
+            steps=self.steps,
+        )
+        print(f"set: {folder}\nnext: pathosyn evaluate realism --data {self.data} --synthetic NAME={folder} --out DIR")
+        return 0
+
+
+def parse(arguments: list[str]) -> GenerateVerb:
+    """From the command line."""
+    return tyro.cli(GenerateVerb, args=arguments, prog="pathosyn generate")

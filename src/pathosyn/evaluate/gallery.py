@@ -1,0 +1,66 @@
+"""Pictures to judge by eye: drawn and real lesions shuffled on numbered sheets, and the key in a file of its own, to be opened after scoring."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pathosyn import figures
+from pathosyn.data.synthetic import SyntheticSet
+from pathosyn.evaluate.realism import Scene, matching
+
+SHEET = 10
+"""Lesions on one sheet."""
+SIDE = 96
+
+
+def blind(data: str | Path, drawn: SyntheticSet, out: Path, *, each: int = 50, seed: int = 0, least_pixels: int = 150) -> list[Path]:
+    """`each` drawn lesions and `each` real ones of other windows, shuffled, every contrast beside the others, the mask's outline on the last tile.
+
+    Writes sheet-00.png …, key.csv (number, drawn, subject, z) and scores.csv (number, score: to be filled in, 0 surely real … 1 surely drawn)."""
+    slices = matching(data, drawn)
+    draw = np.random.default_rng(seed)
+    able = [
+        (row, window) for row, window in drawn.windows() if row["replicate"] == 0 and (window["m"] > 0).sum() >= least_pixels and window["m"].shape[-1] <= 160
+    ]
+    order = draw.permutation(len(able))
+    half = min(each, len(able) // 2)
+    items = [(able[i], True) for i in order[:half]] + [(able[i], False) for i in order[half : 2 * half]]
+    items = [items[i] for i in draw.permutation(len(items))]
+    out.mkdir(parents=True, exist_ok=True)
+    sheets, key = [], []
+    for start in range(0, len(items), SHEET):
+        tiles, labels = [], []
+        for number, ((row, window), fake) in enumerate(items[start : start + SHEET], start):
+            scene = Scene.of(slices, int(row["row"]))
+            x = window["x_hat"] if fake else scene.x
+            tiles.append(_row(x, window["m"] > 0, scene.present))
+            labels.append(f"{number:02d}")
+            key.append({"number": number, "drawn": int(fake), "subject": row["subject"], "z": row["z"]})
+        sheets.append(out / f"sheet-{start // SHEET:02d}.png")
+        figures.mosaic(tiles, sheets[-1], columns=(*drawn.origin.contrasts, "mask"), labels=labels)
+    pd.DataFrame(key).to_csv(out / "key.csv", index=False)
+    if not (out / "scores.csv").exists():
+        pd.DataFrame({"number": [k["number"] for k in key], "score": ""}).to_csv(out / "scores.csv", index=False)
+    return sheets
+
+
+def _row(x: np.ndarray, m: np.ndarray, present: np.ndarray) -> list[figures.Rgb]:
+    tiles = []
+    for c in range(len(x)):
+        plane = _fitted(x[c]) if present[c] else np.zeros((SIDE, SIDE), np.float32)
+        low, high = figures.window_limits(plane) if present[c] else (0.0, 1.0)
+        tiles.append(figures.grey(plane, low, high))
+    return [*tiles, figures.outline(tiles[-1], _fitted(m.astype(np.float32)) > 0)]
+
+
+def _fitted(plane: np.ndarray) -> np.ndarray:
+    """The middle SIDE × SIDE, or zeros around it."""
+    side = plane.shape[-1]
+    if side >= SIDE:
+        start = (side - SIDE) // 2
+        return plane[start : start + SIDE, start : start + SIDE]
+    before = (SIDE - side) // 2
+    return np.pad(plane, (before, SIDE - side - before))
