@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from pathosyn.methods.pathosyn import PathoSyn
 
 FORMAT = "pathosyn-weights"
-VERSION = "1"
+VERSION = "2"
+BEFORE = {"1": {"times": "uniform", "context": "outside", "coarse": 1, "adversary": 0.0}}
+"""Older formats that are still read: what their methods did, in the fields that they did not have."""
+STATISTICS = ("r_scale", "r_max")
 CRITIC = "critic."
 """What the training needs and the drawing does not: these tensors stay in the run's state and are not shipped."""
 
@@ -43,11 +46,13 @@ class Loaded:
     sha256: str
 
 
-def save_weights(path: Path, method: PathoSyn, provenance: Provenance) -> None:
-    """Write beside, then rename. 32-bit weights, keys sorted: the same weights give the same bytes."""
+def save_weights(path: Path, method: PathoSyn, provenance: Provenance, *, half: bool = False) -> None:
+    """Write beside, then rename. Keys sorted: the same weights give the same bytes. 32 bit; `half`: 16, but for the few statistics."""
     from safetensors.torch import save
 
     tensors = {name: value.detach().cpu().contiguous() for name, value in sorted(method.state_dict().items()) if not name.startswith(CRITIC)}
+    if half:
+        tensors = {name: value.half() if name not in STATISTICS else value for name, value in tensors.items()}
     # One entry: safetensors keeps several in no particular order, and the same weights must give the same bytes.
     header = json.dumps({"format": FORMAT, "version": VERSION, "config": to_dict(method.config), "provenance": to_dict(provenance)}, sort_keys=True)
     with beside(path, durable=True) as file:
@@ -97,7 +102,9 @@ def _read(path: Path, *, tensors: bool = True) -> tuple[Config, Provenance, dict
         raise refuse(path, found="safetensors without pathosyn's header", expected="weights that pathosyn wrote", remedy="give the run's weights.safetensors")
     try:
         header = json.loads(raw)
-        if header["version"] != VERSION:
+        if header["version"] in BEFORE:
+            header["config"]["method"] = BEFORE[header["version"]] | header["config"]["method"]
+        elif header["version"] != VERSION:
             raise refuse(path, found=f"weights of format {header['version']}", expected=f"format {VERSION}", remedy="use the pathosyn version that wrote them")
         return from_dict(Config, header["config"]), from_dict(Provenance, header["provenance"]), values
     except (ValueError, KeyError, TypeError, AttributeError) as error:  # a header that another version, or another hand, wrote

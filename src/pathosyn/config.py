@@ -59,8 +59,7 @@ class Method:
     beta_end: float = 0.02
     times: Literal["uniform", "quadratic"] = "quadratic"
     """How a training step draws t. quadratic: t ∝ u², half of the steps at t < T/4, where the noise is no larger than the texture of a scan."""
-    solver: Literal["ancestral", "ddim", "dpm2m", "sde-dpm2m", "renoise"] = "ddim"
-    """renoise: every call's estimate of r_0 gets fresh noise of the next level, as the adversarial stage trains it."""
+    solver: Literal["ancestral", "ddim", "dpm2m", "sde-dpm2m"] = "ddim"
     eta: float = 0.0
     """Share of fresh noise a DDIM step adds: 0 deterministic, 1 ancestral variance."""
     spacing: Literal["trailing", "quadratic", "leading"] = "trailing"
@@ -84,12 +83,15 @@ class Method:
     """Correlation length along z of the noise field, mm; 0: slices independent."""
     context: Literal["outside", "blend"] = "blend"
     """What eps_theta sees of the scan. outside: nothing of it under the support. blend: (1-S) of it in the feather, as the composition keeps it."""
+    coarse: int = 4
+    """The diffusion runs on r_0 averaged over `coarse` × `coarse` pixels (its structure), and one last call at full resolution at t = `level` draws the
+    texture; 1: it runs on the pixels (the paper)."""
+    level: int = 250
+    """The t of the last call. Its noise hides what the coarse deviation does not hold."""
     adversary: float = 0.25
-    """λ of the adversarial term on r̂_0; 0: no stage `sharpen`, in which a critic tells composed windows from real ones, and eps_theta learns to pass."""
-    calls: int = 4
-    """The adversarial term acts at the times of a sampler with this many calls, trailing; draw with solver `renoise` and as many `steps`."""
+    """λ of the adversarial term on the last call's r̂_0: a critic tells composed windows from real ones, and eps_theta learns to pass; 0: none."""
     low: float = 1.0
-    """λ of the L1 between r̂_0 and r_0 averaged over 8×8 pixels, at the last of these times: the critic may change the texture there, not the structure."""
+    """λ of the L1 between r̂_0 and r_0 averaged over 8×8 pixels at the last call: the critic may change the texture, not the structure."""
     weights: Weights = field(default_factory=Weights)
 
 
@@ -101,6 +103,8 @@ class Networks:
     eps: tuple[int, ...] = (16, 32, 64, 128)
     blocks: int = 1
     """Residual blocks a level in eps_theta."""
+    coarse: tuple[int, ...] = (32, 64, 96)
+    """Widths of the network that diffuses the coarse deviation, one a resolution level."""
     critic: tuple[int, ...] = (32, 64, 96)
     """Widths of the critic at full, half and quarter resolution; it is not shipped with the weights."""
 
@@ -112,6 +116,8 @@ class Train:
     steps: int = 9000
     substrate_share: float = 0.28
     """Staged training: share of the steps that go to f_sub."""
+    structure_share: float = 0.4
+    """Staged training: share of the steps that go to the diffusion of the coarse deviation."""
     sharpen_share: float = 0.25
     """Staged training with an adversary: share of the steps that go to the last stage."""
     batch_pixels: int = 65536
@@ -143,14 +149,16 @@ class Config:
     name: str = "pathosyn"
 
 
-FREE = ("times", "solver", "eta", "spacing", "steps", "warmup", "noise_mm", "context", "adversary", "calls", "low", "weights")
+FREE = ("times", "solver", "eta", "spacing", "steps", "warmup", "noise_mm", "context", "coarse", "level", "adversary", "low", "weights")
 """The decisions that may change between a training and the one that goes on from its weights: how to train and how to draw, not what a number means."""
 
 
 def going_on(trained: Config, asked: Config) -> Config:
     """The config of a training that starts from the weights of another: the weights' own, but for `train`, the critic, and what is `FREE`."""
+    # A network that the weights do not hold yet may have any size.
+    coarse = asked.networks.coarse if trained.method.coarse == 1 else trained.networks.coarse
     method = replace(trained.method, **{name: getattr(asked.method, name) for name in FREE})
-    return replace(trained, method=method, networks=replace(trained.networks, critic=asked.networks.critic), train=asked.train)
+    return replace(trained, method=method, networks=replace(trained.networks, critic=asked.networks.critic, coarse=coarse), train=asked.train)
 
 
 def default() -> Method:
@@ -177,6 +185,7 @@ def paper() -> Method:
         warmup=1.0,
         noise_mm=0.0,
         context="outside",
+        coarse=1,
         adversary=0.0,
         # Through Eq. 12 an error in ε̂ is 157 times larger in r̂_0 at T: with λ = 1 these two would be all of Eq. 15.
         weights=Weights(pat=1.0, ring=1.0, leak=0.1, dev=0.01, syn=0.01),

@@ -1,7 +1,7 @@
 """A diseased image is a substrate plus a deviation: Eqs. 1, 4, 5, 11, 14 and the composition of `default` (docs/method.md).
 
 Everything here is arithmetic on arrays of equal shape (singleton channels broadcast), so it serves tensors in training and NumPy arrays
-on whole volumes alike. Only `smooth`, a convolution, needs torch.
+on whole volumes alike. Only `smooth`, a convolution, and the change of scale need torch.
 """
 
 from __future__ import annotations
@@ -9,7 +9,28 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-from pathosyn.types import Field, Mask, Soft
+from pathosyn.types import Field, Image, Mask, Soft
+
+
+def coarsen(field: Image, support: Mask, size: int) -> tuple[Image, Mask]:
+    """(B, C, H, W) averaged over the pixels of the support in each `size` × `size` cell, and which cells hold any; 0 in the others. H, W multiples of
+    `size`."""
+    from torch.nn.functional import avg_pool2d
+
+    weight = avg_pool2d(support, size)
+    there = (weight > 0).to(field.dtype)
+    return avg_pool2d(field * support, size) / weight.clamp(min=1e-6) * there, there
+
+
+def refine(coarse: Image, there: Mask, support: Mask, size: int) -> Image:
+    """The way back from `coarsen`: bilinear between the centres of the cells that hold any, 0 outside the support."""
+    from torch.nn.functional import avg_pool2d, interpolate
+
+    # Cells without support take their neighbours' mean, so that the interpolation does not fall off towards the rim.
+    weight = avg_pool2d(there, 3, stride=1, padding=1)
+    around = avg_pool2d(coarse * there, 3, stride=1, padding=1) / weight.clamp(min=1e-6)
+    filled = coarse * there + around * (1.0 - there)
+    return interpolate(filled, scale_factor=float(size), mode="bilinear", align_corners=False) * support
 
 
 def add(x_sub: Field, r: Field) -> Field:

@@ -17,7 +17,7 @@ from torch import Tensor
 from pathosyn.types import Image, Mask, Times
 
 Prediction = Literal["eps", "v", "r0"]
-Solver = Literal["ancestral", "ddim", "dpm2m", "sde-dpm2m", "renoise"]
+Solver = Literal["ancestral", "ddim", "dpm2m", "sde-dpm2m"]
 Spacing = Literal["trailing", "quadratic", "leading"]
 
 
@@ -189,9 +189,7 @@ def sample_deviation(
         r0_hat = denoise(r, t_b)
         if clamp is not None:
             r0_hat = r0_hat.clamp(-clamp, clamp)
-        if solver == "renoise":
-            r = diffuse(r0_hat, s_b, noise(k + 1), support, schedule) if s > 0 else r0_hat
-        elif solver == "ancestral" or solver == "ddim":
+        if solver == "ancestral" or solver == "ddim":
             share = 1.0 if solver == "ancestral" else eta
             z = noise(k + 1) if s > 0 and share > 0 else torch.zeros_like(r)
             r = ddim_step(r, r0_hat, t_b, s_b, z, schedule, eta=share) if solver == "ddim" else ancestral_step(r, r0_hat, t_b, s_b, z, schedule)

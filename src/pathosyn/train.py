@@ -19,7 +19,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from pathosyn import rng
-from pathosyn.checkpoint import CRITIC, Provenance, load, save_weights
+from pathosyn.checkpoint import Provenance, load, save_weights
 from pathosyn.config import Config, Train, going_on
 from pathosyn.data.nifti import file_sha256
 from pathosyn.data.population import fingerprint, population
@@ -143,9 +143,12 @@ def _players(session: Session, stage: Stage, state: dict[str, Any] | None) -> Pl
 def _run_steps(session: Session, stage: Stage, players: Players, start: int, done: int, stop: int) -> None:
     """Steps `done`…`stop` of a stage that began at `start`. On return the method holds the averaged weights."""
     settings, running = session.settings, players.running
+    slices = session.train
+    if stage.filled and done < stop:
+        slices = slices.filled(lambda batch: session.method.fill(batch.to(session.fabric.device)).float().cpu().numpy(), batch_pixels=settings.batch_pixels)
     wrapped = session.fabric.setup_module(session.method)
     wrapped.mark_forward_method("losses")
-    for step, batch in _batches(session, stage, start, done, stop):
+    for step, batch in _batches(session, slices, stage, start, done, stop):
         for player in stage.players:
             rate = learning_rate(step - start, stop - start, settings, player=player)
             terms = _step(session, wrapped, players.optimizers[player], batch, player=player, step=step, rate=rate)
@@ -198,13 +201,13 @@ def _schedule(stages: Sequence[Stage], steps: int) -> Iterator[tuple[Stage, int,
         start = stop
 
 
-def _batches(session: Session, stage: Stage, start: int, done: int, stop: int) -> Iterator[tuple[int, LesionBatch]]:
+def _batches(session: Session, slices: Slices, stage: Stage, start: int, done: int, stop: int) -> Iterator[tuple[int, LesionBatch]]:
     """Batches drawn ahead by one thread while the network computes; each is a pure function of its step."""
     settings, world = session.settings, session.fabric.world_size
 
     def draw(step: int) -> LesionBatch:
         healthy = stage.healthy((step - start) / max(1, stop - start))
-        return session.train.draw(step, seed=settings.seed, batch_pixels=settings.batch_pixels, healthy=healthy, world_size=world)
+        return slices.draw(step, seed=settings.seed, batch_pixels=settings.batch_pixels * stage.windows, healthy=healthy, world_size=world)
 
     with ThreadPoolExecutor(1) as pool:
         ahead: deque[Future[LesionBatch]] = deque(pool.submit(draw, step) for step in range(done, min(done + AHEAD, stop)))
@@ -288,6 +291,6 @@ def _start(config: Config, start_from: Path | None) -> PathoSyn:
         return build(config)
     loaded = load(start_from)
     method = build(going_on(loaded.config, config))
-    unknown = method.load_state_dict(loaded.method.state_dict(), strict=False)
-    assert all(name.startswith(CRITIC) for name in (*unknown.missing_keys, *unknown.unexpected_keys))
+    # What the weights do not hold yet, a critic or the network of the coarse deviation, starts afresh.
+    method.load_state_dict(loaded.method.state_dict(), strict=False)
     return method.train()

@@ -48,6 +48,8 @@ class LesionBatch:
     healthy: Bool[Array, "B"]
     subject: Sequence[str]
     z: Sequence[int]
+    x_sub: Image | None = None
+    """f_sub's answer, where a frozen f_sub gave it beforehand (`Slices.filled`)."""
 
     @property
     def D(self) -> Mask:  # noqa: N802 - the paper's letter
@@ -68,7 +70,7 @@ class LesionBatch:
     def shard(self, rank: int, world_size: int) -> LesionBatch:
         """Every `world_size`-th sample from `rank` on: one process's share of a batch."""
         share = slice(rank, None, world_size)
-        return replace(self, **{f.name: getattr(self, f.name)[share] for f in fields(self)})
+        return replace(self, **{f.name: getattr(self, f.name)[share] for f in fields(self) if getattr(self, f.name) is not None})
 
     def __len__(self) -> int:
         return len(self.subject)

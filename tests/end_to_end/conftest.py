@@ -20,7 +20,7 @@ from scipy import ndimage
 NETWORKS = ("--networks.sub", "8", "8", "8", "8", "8", "--networks.eps", "8", "8")
 STEPS, FIRST_STAGE, VALIDATE = 8, 4, 5
 CHECKPOINTS = 3
-"""Checkpoints fall on 3 (first stage), 4 (its end), 6 (second stage) and 8."""
+"""Checkpoints fall on 3 (first stage), 4 (its end), 6 (the second's end) and 8 (the third's)."""
 SETTINGS = (
     *("--scale", "tiny", *NETWORKS, "--m.steps", "2", "--device", "cpu", "--threads", "1"),
     *("--train.precision", "32-true", "--train.batch-pixels", "2048", "--train.lr-warmup", "2", "--train.substrate-share", str(FIRST_STAGE / STEPS)),

@@ -75,7 +75,7 @@ def kill_in(patch: pytest.MonkeyPatch, name: str, at: int) -> None:
 
 @pytest.mark.parametrize("at", [3, 4, 6])
 def test_a_run_stopped_at_a_checkpoint_ends_as_if_it_had_not_been(train: Cli, straight: Path, tmp_path: Path, at: int) -> None:
-    """3 lies in the first stage, 4 between the stages, 6 in the second. From 4 on f_sub does not move by a bit."""
+    """3 lies in the first stage, 4 and 6 between the stages. From 4 on f_sub does not move by a bit."""
     run = tmp_path / "run"
     with pytest.MonkeyPatch.context() as patch:
         stop_after_checkpoint(patch, at)
@@ -89,9 +89,9 @@ def test_a_run_stopped_at_a_checkpoint_ends_as_if_it_had_not_been(train: Cli, st
     same_end(run, straight)
 
 
-@pytest.mark.parametrize("where, at", [("_step", 3), ("_step", 6), ("_step", 8), ("_look", 2), ("save_weights", 3)])
+@pytest.mark.parametrize("where, at", [("_step", 3), ("_step", 6), ("_step", 8), ("_step", 10), ("_look", 2), ("save_weights", 3)])
 def test_a_killed_run_ends_as_if_it_had_not_been(train: Cli, straight: Path, tmp_path: Path, where: str, at: int) -> None:
-    """Before the first checkpoint, between two of them, in the last step, while validating, and between state and weights."""
+    """Before the first checkpoint, between two of them, between critic and network, in the last step, while validating, and between state and weights."""
     run = tmp_path / "run"
     with pytest.MonkeyPatch.context() as patch:
         kill_in(patch, where, at)
@@ -99,6 +99,42 @@ def test_a_killed_run_ends_as_if_it_had_not_been(train: Cli, straight: Path, tmp
             train(run)
     assert train(run) == 0
     same_end(run, straight)
+
+
+def test_a_run_stopped_within_the_adversarial_stage_ends_as_if_it_had_not_been(train: Cli, straight: Path, tmp_path: Path) -> None:
+    """At step 7, by a checkpoint that the straight run does not write; critic, averages and both optimisers come back."""
+    run, flags = tmp_path / "run", ("--train.checkpoint-every", 7)
+    with pytest.MonkeyPatch.context() as patch:
+        stop_after_checkpoint(patch, 7)
+        assert train(run, *flags) == 130
+    at_7 = torch.load(run / "state.pt", weights_only=True)
+    assert at_7["step"] == 7 and set(at_7["optimizers"]) == set(at_7["averages"]) == {"critic", "sharp"}
+    assert train(run, *flags) == 0
+    ends = [torch.load(folder / "state.pt", weights_only=True) for folder in (run, straight)]
+    for part in ("method", "averages"):
+        ours, theirs = (end[part] if part == "method" else {f"{p}.{k}": v for p, held in end[part].items() for k, v in held.items()} for end in ends)
+        assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert (run / "metrics.csv").read_text() == (straight / "metrics.csv").read_text()
+    assert changed(at_7["method"], ends[0]["method"], "critic.") > 0.9 and changed(at_7["method"], ends[0]["method"], "eps.") > 0.9
+    assert changed(at_7["method"], ends[0]["method"], "sub.") == 0.0
+
+
+@pytest.mark.xfail(reason="what eps_theta's step leaves in the critic's gradient is still there at the critic's next step")
+def test_the_critic_learns_from_its_own_loss_alone(train: Cli, tmp_path: Path) -> None:
+    """Each player starts from no gradient, whatever the other's loss passed through."""
+    left: list[tuple[str, float]] = []
+    original = loop._step
+
+    def step(session: loop.Session, method: object, *given: object, player: str, **named: object) -> dict[str, float]:
+        mine = [p.grad for part in session.method.modules_of(player) for p in part.parameters() if p.grad is not None]
+        left.append((player, sum(float(grad.abs().sum()) for grad in mine)))
+        return original(session, method, *given, player=player, **named)  # type: ignore[arg-type]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "_step", step)
+        assert train(tmp_path / "run", "--train.validate-every", 100) == 0
+    assert [player for player, _ in left] == ["sub"] * 4 + ["eps"] * 2 + ["critic", "sharp"] * 2
+    assert not [(player, grad) for player, grad in left if grad > 0]
 
 
 def test_joint_training_resumes_to_the_bit_too(train: Cli, paper_straight: Path, tmp_path: Path) -> None:
@@ -148,8 +184,10 @@ def test_run_folder_of_a_staged_run(straight: Path, prepared: Path) -> None:
     for partition in ("train", "validation"):
         assert {m for _, s, p, m in logged if (s, p) == ("substrate", partition)} >= {"sub", "loss"}
         assert {m for _, s, p, m in logged if (s, p) == ("deviation", partition)} >= {"diff", "pat", "ring", "leak", "dev", "syn", "std_r0", "loss"}
+    assert {m for _, s, p, m in logged if (s, p) == ("sharpen", "validation")} >= {"diff", "dev", "syn", "adversary", "low", "loss"}
+    assert {m for _, s, p, m in logged if (s, p) == ("sharpen", "train")} >= {"critic_patch", "critic_whole", "adversary", "low", "loss", "lr"}
     assert {("4", "substrate", "validation", name) for name in ("psnr_sub", "psnr_inp")} <= logged
-    assert {step for step, _, p, _ in logged if p == "validation"} == {"4", "5", "8"}
+    assert {step for step, _, p, _ in logged if p == "validation"} == {"4", "5", "6", "8"}
     assert {(m.split(".")[0], m.split(".")[1]) for _, _, _, m in logged if "." in m} == {(a, c) for a in ("r_scale", "r_max") for c in config["contrasts"]}
     assert all(np.isfinite(float(row["value"])) for row in rows(straight))
     assert len({(r["step"], r["stage"], r["partition"], r["metric"]) for r in rows(straight)}) == len(rows(straight)), "a row twice"
@@ -157,18 +195,23 @@ def test_run_folder_of_a_staged_run(straight: Path, prepared: Path) -> None:
 
 
 def test_total_is_the_weighted_sum_of_the_logged_terms(straight: Path, paper_straight: Path) -> None:
-    """Eq. 15 with each run's own λ's, on validation (where the terms are not averaged over steps)."""
-    for run, stage in ((straight, "deviation"), (paper_straight, "joint")):
-        lam = json.loads((run / "config.json").read_text())["config"]["method"]["weights"]
-        row = {r["metric"]: float(r["value"]) for r in rows(run) if r["stage"] == stage and r["partition"] == "validation" and r["step"] == "8"}
-        assert row["loss"] == pytest.approx(row.get("sub", 0.0) + lam["diff"] * row["diff"] + lam["dev"] * row["dev"] + lam["syn"] * row["syn"], rel=1e-3)
+    """Eq. 15 with each run's own λ's, on validation (where the terms are not averaged over steps), and the adversarial stage's two terms with theirs."""
+    for run, stage, step in ((straight, "deviation", "6"), (straight, "sharpen", "8"), (paper_straight, "joint", "8")):
+        method = json.loads((run / "config.json").read_text())["config"]["method"]
+        lam = method["weights"]
+        row = {r["metric"]: float(r["value"]) for r in rows(run) if r["stage"] == stage and r["partition"] == "validation" and r["step"] == step}
+        total = row.get("sub", 0.0) + lam["diff"] * row["diff"] + lam["dev"] * row["dev"] + lam["syn"] * row["syn"]
+        assert ("adversary" in row) == ("low" in row) == (stage == "sharpen")
+        total += method["adversary"] * row.get("adversary", 0.0) + method["low"] * row.get("low", 0.0)
+        assert row["loss"] == pytest.approx(total, rel=1e-3)
         assert row["dev"] == pytest.approx(lam["pat"] * row["pat"] + lam["ring"] * row["ring"] + lam["leak"] * row["leak"], rel=1e-3)
 
 
 def test_previews_are_pictures_with_something_in_them(straight: Path, paper_straight: Path) -> None:
     from PIL import Image
 
-    assert sorted(p.name for p in (straight / "previews").iterdir()) == ["deviation-0000005.png", "deviation-0000008.png", "substrate-0000004.png"]
+    shown = ["deviation-0000005.png", "deviation-0000006.png", "sharpen-0000008.png", "substrate-0000004.png"]
+    assert sorted(p.name for p in (straight / "previews").iterdir()) == shown
     assert sorted(p.name for p in (paper_straight / "previews").iterdir()) == ["joint-0000005.png", "joint-0000008.png"]
     for path in (straight / "previews").iterdir():
         with Image.open(path) as picture:
@@ -190,6 +233,8 @@ def test_learning_rate_warms_up_and_falls_to_zero() -> None:
     assert rates[0] == pytest.approx(0.2) and max(rates) < 2.0 and int(np.argmax(rates)) == 9
     assert all(a > b for a, b in pairwise(rates[9:]))
     assert rates[50] == pytest.approx(1.0) and rates[100] == pytest.approx(0.0)
+    critic = [loop.learning_rate(step, 100, Train(lr=2.0, critic_lr=5.0, lr_warmup=10), player="critic") for step in range(101)]
+    assert critic == pytest.approx([2.5 * rate for rate in rates]), "its own rate, the same course"
 
 
 def test_weights_say_what_they_have_seen(straight: Path, prepared: Path) -> None:
@@ -203,12 +248,16 @@ def test_weights_say_what_they_have_seen(straight: Path, prepared: Path) -> None
 # -- fine-tuning ------------------------------------------------------------------------------------------------------------------------
 
 
-def test_fine_tuning_starts_from_the_weights_and_keeps_what_they_are(train: Cli, straight: Path, tmp_path: Path) -> None:
+def test_fine_tuning_starts_from_the_weights_and_keeps_what_they_are(
+    train: Cli, straight: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """With a learning rate of next to nothing only the statistics of r_0 may differ; contrasts, method and networks are the parent's, whatever is asked."""
     parent = straight / "weights.safetensors"
     run = tmp_path / "run"
     flags = ("--from", parent, "--train.lr", "1e-12", "--train.steps", 2, "--contrasts", "t1")
     assert train(run, *flags, "--m.prediction", "r0", "--networks.sub", 16, 16, 16, 16, 16) == 0
+    warned = [line.split()[1] for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ") and "is not used: going on from weights" in line]
+    assert sorted(warned) == ["--contrasts", "--m.prediction", "--networks.sub"], "one line a flag that was set, and none for what the weights say anyway"
     before, after = load_file(parent), load_file(run / "weights.safetensors")
     assert all(torch.allclose(before[name], after[name], rtol=0, atol=1e-10) for name in before if not name.startswith("r_"))
     child, old = load(run / "weights.safetensors"), load(parent)
@@ -219,6 +268,17 @@ def test_fine_tuning_starts_from_the_weights_and_keeps_what_they_are(train: Cli,
         old.config.networks,
     )
     assert child.config.train.steps == 2 and child.provenance.parent == old.sha256
+
+
+def test_fine_tuning_may_train_and_draw_in_another_way(train: Cli, straight: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`config.FREE` comes from the command line, without a warning; what is not given stays the weights' own."""
+    parent, run = straight / "weights.safetensors", tmp_path / "run"
+    flags = ("--train.steps", 2, "--m.steps", 3, "--m.solver", "renoise", "--m.adversary", 0)
+    assert train(run, "--from", parent, *flags) == 0
+    assert "not used" not in capsys.readouterr().err
+    child, old = load(run / "weights.safetensors").config, load(parent).config
+    assert child.method == replace(old.method, steps=3, solver="renoise", adversary=0.0) != old.method
+    assert {row["stage"] for row in rows(run)} == {"substrate", "deviation"}, "no adversary, no third stage"
 
 
 def test_fine_tuning_moves_f_sub_and_resumes(train: Cli, straight: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pathosyn.checkpoint import FORMAT, Provenance, load, save_weights
+from pathosyn.checkpoint import CRITIC, FORMAT, Provenance, load, save_weights
 from pathosyn.errors import InputError
 
 SEEN = Provenance(data="d" * 64, subjects={"train": ["a", "b"], "test": ["ü"]}, population={"area_mm2": [1.5, 20.0]}, steps=7, parent="p", pathosyn="0")
@@ -22,6 +22,11 @@ SEEN = Provenance(data="d" * 64, subjects={"train": ["a", "b"], "test": ["ü"]},
 def path(tmp_path: Path, tiny: dict[str, Any]) -> Path:
     save_weights(tmp_path / "w.safetensors", tiny["default"], SEEN)
     return tmp_path / "w.safetensors"
+
+
+def shipped(method: Any) -> dict[str, torch.Tensor]:
+    """All but the critic, which only the training needs."""
+    return {name: value for name, value in method.state_dict().items() if not name.startswith("critic.")}
 
 
 def header_of(path: Path) -> dict[str, Any]:
@@ -44,7 +49,8 @@ def test_everything_comes_back(tmp_path: Path, tiny: dict[str, Any], preset: str
     save_weights(tmp_path / "w.safetensors", method, SEEN)
     loaded = load(tmp_path / "w.safetensors")
     assert loaded.config == method.config and loaded.provenance == SEEN
-    state, expected = loaded.method.state_dict(), method.state_dict()
+    state, expected = loaded.method.state_dict(), shipped(method)
+    assert loaded.method.critic is None and (method.critic is None) == (preset == "paper")
     assert state.keys() == expected.keys() and all(torch.equal(state[name], expected[name]) for name in expected)
     assert "r_scale" in state and "r_max" in state
     assert loaded.sha256 == hashlib.sha256((tmp_path / "w.safetensors").read_bytes()).hexdigest()
@@ -73,7 +79,8 @@ def test_the_header_is_plain_json_and_the_rest_are_numbers(path: Path, tiny: dic
     header = header_of(path)
     told = json.loads(header.pop("__metadata__")[FORMAT])
     assert told["config"]["method"]["composition"] == "preserve" and told["provenance"]["subjects"]["train"] == ["a", "b"]
-    assert {entry["dtype"] for entry in header.values()} == {"F32"} and set(header) == set(tiny["default"].state_dict())
+    assert {entry["dtype"] for entry in header.values()} == {"F32"} and set(header) == set(shipped(tiny["default"]))
+    assert not [name for name in header if name.startswith(CRITIC)] and len(header) < len(tiny["default"].state_dict())
 
 
 def test_a_failed_save_keeps_the_file_before_it(path: Path, tiny: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:

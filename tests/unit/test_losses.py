@@ -137,6 +137,45 @@ def test_equation_15() -> None:
     assert losses.total_loss(sub=0.0, diff=one, dev=two, syn=three, lam_diff=1.0, lam_dev=0.0, lam_syn=0.0).item() == 1.0
 
 
+def test_critic_loss_closed_form() -> None:
+    zero = torch.zeros(5)
+    assert losses.critic_loss(zero, zero).item() == 2.0
+    assert losses.critic_loss(torch.tensor([1.0, 7.0]), torch.tensor([-1.0, -3.0])).item() == 0.0, "beyond the margin nothing is asked for"
+    real, fake = torch.tensor([0.5, 2.0, -1.0]), torch.tensor([-0.5, 3.0])
+    assert losses.critic_loss(real, fake).item() == pytest.approx((0.5 + 0 + 2) / 3 + (0.5 + 4) / 2)
+    assert losses.critic_loss(fake, real).item() == pytest.approx((1.5 + 0) / 2 + (1.5 + 3 + 0) / 3)
+
+
+def test_critic_loss_pushes_the_two_apart_within_the_margin_only() -> None:
+    real, fake = torch.tensor([0.0, 2.0], requires_grad=True), torch.tensor([0.0, -2.0], requires_grad=True)
+    losses.critic_loss(real, fake).backward()
+    assert real.grad is not None and fake.grad is not None
+    assert real.grad.tolist() == [-0.5, 0.0] and fake.grad.tolist() == [0.5, 0.0]
+
+
+def test_low_pass_loss_is_blind_to_what_vanishes_in_the_mean_of_8_by_8() -> None:
+    r0, whole = noise(2, 3, 16, 16), torch.ones(2, 1, 16, 16)
+    y, x = torch.meshgrid(torch.arange(16), torch.arange(16), indexing="ij")
+    chequers = 1.0 - 2.0 * ((y + x) % 2)
+    assert losses.low_pass_loss(r0 + 5.0 * chequers, r0, whole).item() < 1e-5
+    blocks = 1.0 - 2.0 * ((y // 8 + x // 8) % 2)
+    assert losses.low_pass_loss(r0 + 5.0 * blocks, r0, whole).item() == pytest.approx(5.0, rel=1e-5), "what lies between blocks is seen"
+
+
+@pytest.mark.parametrize("offset", [-0.7, 2.0])
+def test_low_pass_loss_of_an_offset_is_its_size_on_any_support(offset: float) -> None:
+    r0, known = noise(2, 3, 16, 16), torch.tensor([[1.0, 1.0, 0.0], [1.0, 1.0, 1.0]])[:, :, None, None]
+    for support in (torch.ones(2, 1, 16, 16), square(5).expand(2, 1, 16, 16), square(5) * known):
+        assert losses.low_pass_loss(r0 + offset, r0, support).item() == pytest.approx(abs(offset), rel=1e-4)
+
+
+def test_low_pass_loss_ignores_what_lies_outside_the_support() -> None:
+    r0, support = noise(1, 2, 16, 16), square(6)
+    near, far = r0 + noise(1, 2, 16, 16, seed=1), 99.0 * (1 - support)
+    assert losses.low_pass_loss(near + far, r0, support).item() == pytest.approx(losses.low_pass_loss(near, r0, support).item(), rel=1e-5)
+    assert losses.low_pass_loss(near, r0, torch.zeros(1, 1, 16, 16)).item() == 0.0
+
+
 def test_nan_on_the_support_is_seen() -> None:
     error = torch.zeros(1, 1, 16, 16)
     error[..., 4, 4] = math.nan

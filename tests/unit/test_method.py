@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -102,7 +103,8 @@ def test_alg_1_as_written_out(preset: str, tiny: Tiny, batch_of: Batches) -> Non
         terms = method.losses(batch, player="both", rng=streams(range(3)))
     sums = dict.fromkeys(("sub", "diff", "pat", "ring", "leak", "syn"), 0.0)
     for i, stream in enumerate(streams(range(3))):
-        t = int(torch.randint(1, 1001, (1,), generator=stream))
+        u = int(torch.randint(1, 1001, (1,), generator=stream))
+        t = u if printed else math.ceil(u**2 / 1000)
         eps = torch.randn(2, 32, 32, generator=stream)
         x, m, S, x_ph = batch.x[i], batch.m[i, 0], batch.S[i, 0], batch.x_ph[i]  # noqa: N806
         G, ab = dec.smooth(batch.m[i : i + 1], sigma=2.0)[0, 0], float(method.schedule.alpha_bar[t])  # noqa: N806
@@ -114,7 +116,7 @@ def test_alg_1_as_written_out(preset: str, tiny: Tiny, batch_of: Batches) -> Non
             r0 = (x - x_sub) * D
             r0 = config.tanh_delta * torch.tanh(r0 / config.tanh_delta) if printed else r0
             r_t = (ab**0.5 * r0 + (1 - ab) ** 0.5 * eps) * D
-            shown = [x_sub, m[None], 0 * m[None], flags] if printed else [torch.where(D > 0, x_sub, x), m[None], S[None], flags]
+            shown = [x_sub, m[None], 0 * m[None], flags] if printed else [(1 - S) * x + S * x_sub, m[None], S[None], flags]
             output = method.eps(r_t[None], torch.cat(shown)[None], torch.tensor([t]))[0]
         wanted = eps if printed else ab**0.5 * eps - (1 - ab) ** 0.5 * r0
         r0_hat = (r_t - (1 - ab) ** 0.5 * output) / ab**0.5 if printed else ab**0.5 * r_t - (1 - ab) ** 0.5 * output
@@ -240,10 +242,12 @@ def test_paper_saturates_and_never_undoes_it(tiny: Tiny) -> None:
 
 
 def test_stages(tiny: Tiny) -> None:
-    substrate, deviation = tiny["default"].stages
-    assert (substrate.players, deviation.players, substrate.share + deviation.share) == (("sub",), ("eps",), 1.0)
+    substrate, deviation, sharpen = tiny["default"].stages
+    assert (substrate.players, deviation.players, sharpen.players) == (("sub",), ("eps",), ("critic", "sharp"))
+    assert [stage.share for stage in (substrate, deviation, sharpen)] == pytest.approx([0.28, 0.47, 0.25])
+    assert sharpen.betas == (0.5, 0.99) and substrate.betas == deviation.betas == (0.9, 0.999)
     assert [substrate.healthy(p) for p in (0.0, 0.05, 0.1, 1.0)] == pytest.approx([0.5, 0.75, 1.0, 1.0]), "λ_in fades out over the warm-up"
-    assert deviation.healthy(0.3) == 0.0
+    assert deviation.healthy(0.3) == sharpen.healthy(0.3) == 0.0
     (joint,) = tiny["paper"].stages
     assert joint.players == ("both",) and joint.healthy(0.5) == 0.0, "as printed there are no healthy holes"
 

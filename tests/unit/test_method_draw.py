@@ -91,8 +91,7 @@ def test_networks_that_know_the_truth_draw_the_true_lesion(
     if method.config.method.composition == "paper":
         assert torch.allclose(drawn.x_hat, f + parts.S * r, atol=1e-2)
     else:
-        one = (batch.S == 1).expand_as(batch.x)
-        assert float(terms["syn"]) < 1e-2 and torch.allclose(drawn.x_hat[one], batch.x[one], atol=1e-2)
+        assert float(terms["syn"]) < 1e-2 and torch.allclose(drawn.x_hat, batch.x, atol=1e-2), "feather included"
 
 
 def test_default_changes_nothing_outside_the_support_and_paper_puts_x_sub_there(tiny: Tiny, batch_of: Batches) -> None:
@@ -104,6 +103,20 @@ def test_default_changes_nothing_outside_the_support_and_paper_puts_x_sub_there(
         assert torch.equal(drawn.x_hat[outside], base[outside]) and outside.any()
         assert not drawn.r[(method.parts(batch).support == 0).expand_as(batch.x)].any()
         assert not torch.equal(drawn.x_hat[~outside], base[~outside])
+
+
+def test_context_outside_hides_the_scan_under_all_of_the_support(make_method: Maker, batch_of: Batches) -> None:
+    method, batch = make_method(default(), context="outside"), batch_of()
+    seen = method.condition(batch.x, torch.full_like(batch.x, 9.0), batch.m, method.parts(batch))[:, :2]
+    D = batch.D.expand_as(batch.x) > 0  # noqa: N806
+    assert (seen[D] == 9).all() and torch.equal(seen[~D], batch.x[~D])
+
+
+@pytest.mark.parametrize("severity", [0.5, 2.0])
+def test_severity_scales_the_redrawn_deviation_alone(severity: float, tiny: Tiny, batch_of: Batches) -> None:
+    batch = batch_of()
+    drawn = tiny["default"].synthesize(batch, controls=Controls(severity=severity, seed=1), steps=2)
+    assert torch.allclose(drawn.x_hat, dec.heal(batch.x, drawn.x_sub, batch.S) + severity * batch.S * drawn.r, atol=1e-6)
 
 
 def test_severity_zero_is_the_healed_scan_bit_for_bit(tiny: Tiny, batch_of: Batches) -> None:
@@ -175,8 +188,9 @@ def test_condition_is_the_scan_around_and_the_substrate_inside(tiny: Tiny, batch
     x_sub = torch.full_like(batch.x, 9.0)
     ours, printed = (tiny[name].condition(batch.x, x_sub, batch.m, tiny[name].parts(batch)) for name in ("default", "paper"))
     assert ours.shape == printed.shape == (3, 6, 32, 32)
-    D = batch.D.expand_as(batch.x) > 0  # noqa: N806
-    assert (ours[:, :2][D] == 9).all() and torch.equal(ours[:, :2][~D], (batch.x * known_of(batch))[~D])
+    S = batch.S.expand_as(batch.x)  # noqa: N806
+    assert torch.allclose(ours[:, :2], (1 - S) * batch.x * known_of(batch) + S * 9, atol=1e-5)
+    assert torch.equal(ours[:, :2][S == 0], (batch.x * known_of(batch))[S == 0]) and ((S > 0) & (S < 1)).any()
     assert torch.equal(ours[:, 2:3], batch.m) and torch.equal(ours[:, 3:4], batch.S)
     assert torch.equal(printed[:, :2], x_sub) and torch.equal(printed[:, 2:3], batch.m) and not printed[:, 3].any()
     for condition in (ours, printed):

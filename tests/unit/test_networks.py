@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pathosyn.config import Networks
 from pathosyn.data.inpaint import harmonic
-from pathosyn.networks import DeviationNetwork, SubstrateNetwork, parameter_count, smooth_fill
+from pathosyn.networks import Critic, DeviationNetwork, SubstrateNetwork, fine_detail, parameter_count, smooth_fill
 
 
 def start_anywhere(network: nn.Module) -> nn.Module:
@@ -153,6 +153,68 @@ def test_impossible_widths_of_f_sub_are_refused(widths: tuple[int, ...], message
 def test_impossible_widths_of_eps_theta_are_refused() -> None:
     with pytest.raises(ValueError, match=r"networks\.eps: every width"):
         DeviationNetwork(1, 3, (16, 20), 1)
+
+
+@pytest.fixture(scope="module")
+def critic() -> Critic:
+    torch.manual_seed(0)
+    return Critic(2, (8, 16, 16)).eval()
+
+
+def judged(seed: int = 0, side: int = 32) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """x, m, S and flags of two windows, the second with a smaller lesion, away from any grid of 4."""
+    x = torch.randn(2, 2, side, side, generator=torch.Generator().manual_seed(seed))
+    m, soft = torch.zeros(2, 2, 1, side, side)
+    m[0, :, 9:18, 8:21], m[1, :, 13:16, 11:18] = 1, 1
+    soft[0, :, 6:21, 5:24], soft[1, :, 10:19, 8:21] = 0.3, 0.3
+    return x, m, torch.maximum(m, soft), torch.ones(2, 2, side, side)
+
+
+def test_critic_scores_the_patches_that_lie_half_on_the_support_and_each_window(critic: Critic) -> None:
+    x, m, S, flags = judged()  # noqa: N806
+    with torch.no_grad():
+        patch, whole = critic(x, m, S, flags)
+    area = (S > 0).float().reshape(2, 8, 4, 8, 4).sum(dim=(2, 4))
+    assert (area == 8).any() and ((area > 0) & (area < 8)).any(), "the rule is put to the test"
+    assert patch.shape == (int((area >= 8).sum()),) and whole.shape == (2,)
+    with torch.no_grad():
+        apart = [critic(x[i : i + 1], m[i : i + 1], S[i : i + 1], flags[i : i + 1]) for i in (0, 1)]
+    assert [len(p) for p, _ in apart] == [int((area[i] >= 8).sum()) for i in (0, 1)]
+    assert torch.allclose(torch.cat([p for p, _ in apart]), patch, atol=1e-5)
+    assert torch.allclose(torch.cat([w for _, w in apart]), whole, atol=1e-5)
+
+
+@pytest.mark.parametrize("which", ["x", "m", "S", "flags"])
+def test_critic_looks_at_all_it_is_given(which: str, critic: Critic) -> None:
+    given = dict(zip(("x", "m", "S", "flags"), judged(), strict=True))
+    changed = {**given, which: 0.5 * given[which]}
+    with torch.no_grad():
+        (patch, whole), (other_patch, other_whole) = critic(**given), critic(**changed)
+    assert not torch.allclose(patch, other_patch, atol=1e-6) and not torch.allclose(whole, other_whole, atol=1e-6)
+
+
+def test_critic_of_a_window_without_support_is_a_number(critic: Critic) -> None:
+    x, m, S, flags = judged()  # noqa: N806
+    with torch.no_grad():
+        patch, whole = critic(x, 0 * m, 0 * S, flags)
+    assert patch.shape == (0,) and whole.isfinite().all()
+
+
+def test_impossible_widths_of_the_critic_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"networks\.critic needs 3 widths"):
+        Critic(1, (8, 8))
+    with pytest.raises(ValueError, match=r"networks\.critic: every width"):
+        Critic(1, (8, 8, 12))
+
+
+def test_fine_detail_of_a_constant_is_nothing_and_of_a_point_what_the_two_means_leave() -> None:
+    assert all(not detail.abs().gt(1e-5).any() for detail in fine_detail(torch.full((1, 2, 12, 12), 7.0)))
+    point = torch.zeros(1, 1, 15, 15)
+    point[..., 7, 7] = 9.0
+    fine, size, broad = fine_detail(point)
+    assert fine[0, 0, 7, 7].item() == pytest.approx(4 * (9 - 1)) and fine[0, 0, 6, 8].item() == pytest.approx(-4)
+    assert torch.equal(size, fine.abs()) and fine[0, 0, 5, 7].item() == 0
+    assert broad[0, 0, 7, 7].item() == pytest.approx(2 * (1 - 9 / 49)) and broad[0, 0, 4, 4].item() == pytest.approx(-2 * 9 / 49)
 
 
 def test_parameter_count() -> None:

@@ -30,7 +30,7 @@ class Scene:
     images   contrast → (Z, H, W) float32, native units
     seg      (Z, H, W) uint8 labels, 0 where there is no mask
     spacing  mm along z, y, x
-    S        (Z, H, W) blend map of the lesion
+    S        (Z, H, W) blend map of the lesion, 0 off the head: what lies there is no tissue
     head     (Z, H, W) bool foreground
     normalisers  contrast → intensity scale, fitted over the head without the support
     """
@@ -66,7 +66,7 @@ def scene_of(scan: Scan, geometry: Geometry) -> Scene:
     head = foreground(list(images.values()))
     support = blend > 0
     normalisers = {name: fit_normaliser(image, head, exclude=support) for name, image in images.items()}
-    return Scene(images, seg, spacing, blend, head, normalisers)
+    return Scene(images, seg, spacing, np.where(head, blend, np.float32(0)), head, normalisers)
 
 
 def record_of(scan: Scan, contrasts: Sequence[str], geometry: Geometry, inpaint: str) -> Record:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -60,6 +61,7 @@ class Slices:
         self.sides = {int(side): int(count) for side, count in zip(*np.unique(self.windows["side"], return_counts=True), strict=True)}
         self._rows = {side: np.flatnonzero(self.windows["side"] == side) for side in self.sides}
         self._opened: tuple[int, Any] = (0, None)
+        self._fills: dict[int, np.ndarray] | None = None
 
     def _read_tables(self) -> None:
         unknown = [name for name in self.contrasts if name not in self.header.contrasts]
@@ -145,8 +147,11 @@ class Slices:
         number, window, m, blend, (rows, columns, where) = self._marks(row)
         image = self._image(number, window)
         target = image.copy()
-        filled = self._subject(number).inp[where]
-        target[:, rows, columns] = (filled if self._all_channels else filled[:, self._channels]).T
+        if self._fills is not None:
+            target[:, rows, columns] = self._fills[row]
+        else:
+            filled = self._subject(number).inp[where]
+            target[:, rows, columns] = (filled if self._all_channels else filled[:, self._channels]).T
         return _Sample(image, m, blend, target, number, window.z, False)
 
     def lesion(self, indices: Sequence[int]) -> LesionBatch:
@@ -154,6 +159,19 @@ class Slices:
         if len(set(self.windows["side"][np.asarray(indices)].tolist())) != 1:
             raise ValueError("a batch has windows of one side length")
         return self._batch([self._lesion(int(row)) for row in indices])
+
+    def filled(self, fill: Callable[[LesionBatch], Any], *, batch_pixels: int) -> Slices:
+        """The same windows with `fill(batch)` (B, C, side, side), made once for each, on their support: as `x_sub`, and in place of Inp in `x_ph`."""
+        made: dict[int, np.ndarray] = {}
+        for side, rows in self._rows.items():
+            size = self.batch_size(side, batch_pixels)
+            for some in (rows[start : start + size].tolist() for start in range(0, len(rows), size)):
+                for row, answer in zip(some, fill(self.lesion(some)), strict=True):
+                    ys, xs, _ = self._marks(row)[4]
+                    made[row] = answer[:, ys, xs].astype(np.float16)
+        copied = copy.copy(self)
+        copied._fills = made
+        return copied
 
     def plane(self, number: int, z: int) -> tuple[np.ndarray, np.ndarray]:
         """A whole slice of subject `number`: (C, H, W) float32, and the head (H, W) bool."""
@@ -272,4 +290,5 @@ class Slices:
             healthy=torch.tensor([sample.healthy for sample in samples]),
             subject=[self.subjects[n] for n in numbers],
             z=[sample.z for sample in samples],
+            x_sub=target if self._fills is not None else None,
         )

@@ -14,6 +14,8 @@ from pathosyn.evaluate.realism import Scene, matching
 SHEET = 10
 """Lesions on one sheet."""
 SIDE = 96
+LARGEST = 160
+"""Side of the largest window that is shown: of a larger one the middle would be lesion alone."""
 
 
 def blind(data: str | Path, drawn: SyntheticSet, out: Path, *, each: int = 50, seed: int = 0, least_pixels: int = 150) -> list[Path]:
@@ -23,7 +25,9 @@ def blind(data: str | Path, drawn: SyntheticSet, out: Path, *, each: int = 50, s
     slices = matching(data, drawn)
     draw = np.random.default_rng(seed)
     able = [
-        (row, window) for row, window in drawn.windows() if row["replicate"] == 0 and (window["m"] > 0).sum() >= least_pixels and window["m"].shape[-1] <= 160
+        (row, window)
+        for row, window in drawn.windows()
+        if row["replicate"] == 0 and (window["m"] > 0).sum() >= least_pixels and window["m"].shape[-1] <= LARGEST
     ]
     order = draw.permutation(len(able))
     half = min(each, len(able) // 2)

@@ -128,8 +128,8 @@ def trees(found: Pairs, region: str, *, seed: int = 0) -> tuple[Interval, np.nda
     """AUC of gradient-boosted trees on one of `REGIONS` on the judged rows, and every row's score out of fold, a mean over `SEEDS` fits."""
     from sklearn.ensemble import HistGradientBoostingClassifier
 
-    values = found.table[[name for name in found.table if name.startswith(REGIONS[region])]].to_numpy(np.float32)
-    place = folds(found.subjects, min(FOLDS, len(set(found.subjects))), seed=seed)
+    values = found.table[[name for name in found.table if str(name).startswith(REGIONS[region])]].to_numpy(np.float32)
+    place = folds(found.subjects.tolist(), min(FOLDS, len(set(found.subjects))), seed=seed)
     score = np.zeros(len(values))
     for fold in np.unique(place[found.judged]):
         for k in range(SEEDS):
@@ -151,7 +151,7 @@ def network(found: Pairs, region: str, *, seed: int = 0, steps: int = cnn.STEPS)
     views = found.views
     if region != "lesion":
         views = cnn.Views(views.x if region == "whole image" else views.x * ~where, np.ones_like(where) if region == "whole image" else ~where, views.present)
-    place = folds(found.subjects, min(FOLDS, len(set(found.subjects))), seed=seed)
+    place = folds(found.subjects.tolist(), min(FOLDS, len(set(found.subjects))), seed=seed)
     score = np.zeros(len(found.fake))
     for fold in np.unique(place[found.judged]):
         score[place == fold] = cnn.score(views, found.fake, place != fold, place == fold, seed=seed + int(fold), steps=steps)

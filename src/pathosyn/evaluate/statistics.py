@@ -40,10 +40,9 @@ def bootstrap(of: Callable[[np.ndarray], float], subjects: Sequence[str], *, see
 
 def mean_of(values: np.ndarray, subjects: Sequence[str], *, seed: int = 0) -> Interval:
     """The mean over subjects of each subject's mean."""
-    subjects = np.asarray(subjects)
-    each = {s: float(np.mean(values[subjects == s])) for s in np.unique(subjects)}
-    per = np.array([each[s] for s in np.unique(subjects)])
-    return bootstrap(lambda rows: float(per[rows].mean()), list(np.unique(subjects)), seed=seed)
+    names, number = np.unique(np.asarray(subjects), return_inverse=True)
+    per = np.array([values[number == i].mean() for i in range(len(names))])
+    return bootstrap(lambda rows: float(per[rows].mean()), names.tolist(), seed=seed)
 
 
 def auc(score: np.ndarray, fake: np.ndarray) -> float:

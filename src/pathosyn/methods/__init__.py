@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pathosyn.config import Config
 from pathosyn.errors import refuse
-from pathosyn.types import Controls, LesionBatch, Synthesis
+from pathosyn.types import Controls, Image, LesionBatch, Synthesis
 
 if TYPE_CHECKING:
     from pathosyn.methods.pathosyn import PathoSyn
@@ -27,6 +27,10 @@ class Stage:
     share: float
     healthy: Callable[[float], float]
     betas: tuple[float, float] = (0.9, 0.999)
+    filled: bool = False
+    """f_sub does not move any more, and its answer for each window is made once, before the first step."""
+    windows: int = 1
+    """A batch holds so many times the windows that `batch_pixels` asks for."""
 
 
 class Method(Protocol):
@@ -43,6 +47,9 @@ class Method(Protocol):
 
     def losses(self, batch: LesionBatch, *, player: str, rng: Sequence[torch.Generator]) -> dict[str, Tensor]:
         """Loss terms; `loss` is minimised, the others are logged. One generator a sample, so that a result does not depend on the batch."""
+
+    def fill(self, batch: LesionBatch) -> Image:
+        """f_sub's answer, (B, C, H, W)."""
 
     def synthesize(self, batch: LesionBatch, *, controls: Controls, steps: int | None = None) -> Synthesis:
         """Draw a lesion in each window."""

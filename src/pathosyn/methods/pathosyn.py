@@ -8,11 +8,12 @@ denoiser    eps_theta([r_t, what surrounds it, m, S, which contrasts], t)
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d
 
 from pathosyn import decomposition, diffusion, losses, rng
 from pathosyn.config import Config
@@ -43,13 +44,6 @@ class _Noised:
     wanted: Image
     output: Image
     x_hat: Image
-    last: Tensor
-    """(B,) bool: before the sampler's last call, with the true r_0 under the noise."""
-
-    def without(self, sharp: Tensor) -> _Noised:
-        """Nothing of the samples `sharp` counts."""
-        keep = (~sharp).to(self.where)[:, None, None, None]
-        return replace(self, counts=self.counts * keep, where=self.where * keep)
 
 
 class PathoSyn(nn.Module):
@@ -66,6 +60,7 @@ class PathoSyn(nn.Module):
             raise ValueError("prediction='eps' cannot start at zero SNR, where r_T holds no r_0: set zero_terminal_snr=False")
         self.sub = SubstrateNetwork(contrasts, config.networks.sub, fill=method.fill)
         self.eps = DeviationNetwork(contrasts, 2 * contrasts + 2, config.networks.eps, config.networks.blocks)
+        self.coarse = DeviationNetwork(contrasts, 2 * contrasts + 2, config.networks.coarse, config.networks.blocks) if method.coarse > 1 else None
         self.critic = Critic(contrasts, config.networks.critic) if method.adversary else None
         self.register_buffer("r_scale", torch.ones(contrasts))
         self.register_buffer("r_max", torch.zeros(contrasts))
@@ -74,23 +69,27 @@ class PathoSyn(nn.Module):
     @property
     def stages(self) -> Sequence[Stage]:
         """Joint: one stage on lesion windows (Alg. 1). Staged: f_sub on healthy holes, with half of the windows lesion windows at first,
-        fading out over the warm-up; then eps_theta."""
-        method, share = self.config.method, self.config.train.substrate_share
-        sharpen = self.config.train.sharpen_share if self.critic else 0.0
+        fading out over the warm-up; then the diffusion of the coarse deviation; then eps_theta, the last of it against a critic."""
+        method, train = self.config.method, self.config.train
+        share = train.substrate_share
+        structure = train.structure_share if self.coarse else 0.0
+        sharpen = train.sharpen_share if self.critic else 0.0
         if method.joint:
             # Without healthy holes (warmup = 1, as printed) Eq. 3 has only the Inp target.
             holes = 0.0 if method.warmup >= 1 else 0.5
             return (Stage("joint", ("both",), 1.0, lambda _: holes),)
-        return (
+        stages = (
             Stage("substrate", ("sub",), share, lambda progress: 1.0 - 0.5 * max(0.0, 1.0 - progress / max(method.warmup, 1e-9))),
-            Stage("deviation", ("eps",), max(0.0, 1.0 - share - sharpen), lambda _: 0.0),
-            *((Stage("sharpen", ("critic", "sharp"), sharpen, lambda _: 0.0, betas=(0.5, 0.99)),) if sharpen else ()),
+            Stage("structure", ("coarse",), structure, lambda _: 0.0, filled=True, windows=method.coarse),
+            Stage("deviation", ("eps",), max(0.0, 1.0 - share - structure - sharpen), lambda _: 0.0),
+            Stage("sharpen", ("critic", "sharp"), sharpen, lambda _: 0.0, betas=(0.5, 0.99)),
         )
+        return tuple(stage for stage in stages if stage.share > 0)
 
     def modules_of(self, player: str) -> Sequence[nn.Module]:
-        """`sub`, `eps`, `both`; `critic`, and `sharp`: eps_theta against it."""
-        critic = () if self.critic is None else (self.critic,)
-        return {"sub": (self.sub,), "eps": (self.eps,), "sharp": (self.eps,), "both": (self.sub, self.eps), "critic": critic}[player]
+        """`sub`, `coarse`, `eps`, `both`; `critic`, and `sharp`: eps_theta against it."""
+        named = {"sub": (self.sub,), "coarse": (self.coarse,), "eps": (self.eps,), "sharp": (self.eps,), "both": (self.sub, self.eps), "critic": (self.critic,)}
+        return tuple(module for module in named[player] if module is not None)
 
     # -- the pieces -----------------------------------------------------------------------------------------------------------------
 
@@ -105,6 +104,12 @@ class PathoSyn(nn.Module):
     def substrate(self, x: Image, hidden: Mask, known: Image) -> Image:
         """f_sub(x ⊙ (1 - hidden), 1 - hidden): nothing of x under `hidden` reaches the network. Missing contrasts come out as 0."""
         return self.sub(x * known, 1.0 - hidden, known.expand(-1, -1, *x.shape[2:])) * known
+
+    @torch.no_grad()
+    def fill(self, batch: LesionBatch) -> Image:
+        """f on each window, (B, C, H, W)."""
+        parts = self.parts(batch)
+        return self.substrate(batch.x, parts.support, parts.known)
 
     def condition(self, x: Image, x_sub: Image, m: Mask, parts: Parts) -> Image:
         """What eps_theta sees beside r_t. paper: x_sub and m. default: x_sub inside D with the scan itself around it, whose noise and sharpness
@@ -134,7 +139,7 @@ class PathoSyn(nn.Module):
         """Before eps_theta learns: RMS and extreme of r_0 on the support, per contrast. In joint training f_sub still moves, so r_0's scale
         is taken against 0-mean windows only if `scale_residual` asks for it, from the untrained f_sub's Inp target."""
         method = self.config.method
-        if stage in ("substrate", "sharpen") or not (method.scale_residual or method.clamp_quantile):
+        if stage in ("substrate", "sharpen") or bool(self.r_max.any()) or not (method.scale_residual or method.clamp_quantile):
             return {}
         values: list[list[Tensor]] = [[] for _ in self.config.contrasts]
         for batch in batches:
@@ -156,14 +161,18 @@ class PathoSyn(nn.Module):
         return {"r_scale": self.r_scale.tolist(), "r_max": self.r_max.tolist()}
 
     def losses(self, batch: LesionBatch, *, player: str, rng: Sequence[torch.Generator]) -> dict[str, Tensor]:
-        """Alg. 1 on one batch. `sub`: Eq. 3. `eps`: Eqs. 9 and 13 with f_sub fixed. `both`: Eq. 15. `critic` and `sharp`: the adversarial stage,
-        in which every second sample of `sharp` goes on as in `eps`."""
+        """Alg. 1 on one batch. `sub`: Eq. 3. `eps`: Eqs. 9 and 13 with f_sub fixed. `both`: Eq. 15. `coarse`: Eq. 9 on the coarse deviation.
+        `critic` and `sharp`: the adversarial stage, in which Eqs. 9 and 13 have no part: their mean over textures is what makes a draw smooth."""
         parts = self.parts(batch)
         # Staged: f_sub is frozen, and a gradient through r_0 could only teach it to copy the lesion.
         with torch.set_grad_enabled(player in ("sub", "both") and torch.is_grad_enabled()):
-            x_sub = self.substrate(batch.x, parts.support, parts.known)
+            x_sub = self.substrate(batch.x, parts.support, parts.known) if batch.x_sub is None else batch.x_sub
         if player == "critic":
             return self._critic_terms(batch, parts, x_sub, rng)
+        if player == "sharp":
+            return self._sharp_terms(batch, parts, self._noised(batch, parts, x_sub, rng, last=True))
+        if player == "coarse":
+            return self._structure_terms(batch, parts, x_sub, rng)
         lam = self.config.method.weights
         terms: dict[str, Tensor] = {}
         if player in ("sub", "both"):
@@ -178,9 +187,7 @@ class PathoSyn(nn.Module):
             )
             terms["loss"] = terms["sub"]
         if player != "sub":
-            sharp = torch.arange(len(batch)) % 2 == 0 if player == "sharp" else None
-            noised = self._noised(batch, parts, x_sub, rng, sharp)
-            terms |= self._deviation_terms(batch, parts, noised if sharp is None else noised.without(sharp))
+            terms |= self._deviation_terms(batch, parts, self._noised(batch, parts, x_sub, rng))
             terms["loss"] = losses.total_loss(
                 sub=terms.get("sub", 0.0),
                 diff=terms["diff"],
@@ -190,43 +197,49 @@ class PathoSyn(nn.Module):
                 lam_dev=lam.dev,
                 lam_syn=lam.syn,
             )
-            if sharp is not None:
-                terms |= self._sharp_terms(batch, parts, noised, sharp)
-                terms["loss"] = terms["loss"] + self.config.method.adversary * terms["adversary"] + self.config.method.low * terms["low"]
         return terms
 
-    def _noised(self, batch: LesionBatch, parts: Parts, x_sub: Image, streams: Sequence[torch.Generator], sharp: Tensor | None = None) -> _Noised:
-        """One call of eps_theta on noised deviations. `sharp` (B,): which samples stand before one of the sampler's calls, half of them with what the call
-        before made of theirs instead of the true r_0, as in a draw; the others get any t."""
+    def _noised(self, batch: LesionBatch, parts: Parts, x_sub: Image, streams: Sequence[torch.Generator], *, last: bool = False) -> _Noised:
+        """One call of eps_theta on noised deviations, at any t; `last`: at the draw's last call, where all that is known of r_0 is its coarse form."""
         method, T = self.config.method, self.schedule.T  # noqa: N806 - the paper's letter
         device, shape = batch.x.device, tuple(batch.x.shape[1:])
+        t = diffusion.training_times(rng.integers(streams, 1, T), T, times=method.times).to(device)
+        eps = rng.normal(streams, shape).to(device)
         # A healthy hole has no lesion to learn from.
         counts = parts.known * (~batch.healthy).to(batch.x.dtype)[:, None, None, None]
         where = parts.support * counts
-        r0 = self.to_scaled(decomposition.deviation(batch.x, x_sub, where))
-        condition = self.condition(batch.x, x_sub, batch.m, parts)
+        r0 = start = self.to_scaled(decomposition.deviation(batch.x, x_sub, where))
+        if last or self.coarse:
+            t = torch.full_like(t, method.level)
+            start = decomposition.refine(*decomposition.coarsen(r0, parts.support, method.coarse), parts.support, method.coarse)
         # A missing contrast is 0 here as it is at the draw.
-        inside = parts.support * parts.known
-        t = diffusion.training_times(rng.integers(streams, 1, T), T, times=method.times)
-        last, start = torch.zeros(len(batch), dtype=torch.bool), r0
-        if sharp is not None:
-            times = torch.tensor(diffusion.sampling_times(T, method.calls))
-            call = rng.integers(streams, 0, method.calls - 1)
-            own = sharp & (rng.integers(streams, 0, 1) == 1) & (call > 0)
-            t, last = torch.where(sharp, times[call], t), sharp & ~own & (call == method.calls - 1)
-            before, eps = times[(call - 1).clamp(min=0)].to(device), rng.normal(streams, shape).to(device)
-            with torch.no_grad():
-                drawn = self._estimate(diffusion.diffuse(r0, before, eps, inside, self.schedule), condition, before)[1]
-            start = torch.where(own.to(device)[:, None, None, None], drawn * where, r0)
-        t, eps = t.to(device), rng.normal(streams, shape).to(device)
-        output, r0_hat = self._estimate(diffusion.diffuse(start, t, eps, inside, self.schedule), condition, t)
-        wanted = diffusion.target(r0, eps, t, self.schedule, prediction=method.prediction)
+        r_t = diffusion.diffuse(start, t, eps, parts.support * parts.known, self.schedule)
+        output, r0_hat = self._estimate(self.eps, r_t, self.condition(batch.x, x_sub, batch.m, parts), t)
+        # What is asked for gives r_0 itself, also where the noised start was its coarse form.
+        noise = eps if start is r0 else diffusion.predict_eps(r_t, r0, t, self.schedule)
+        wanted = diffusion.target(r0, noise, t, self.schedule, prediction=method.prediction)
         x_hat = decomposition.recompose(batch.x, x_sub, self.from_scaled(r0_hat * parts.support), parts.S, kind=method.composition)
-        return _Noised(t, counts, where, r0, r0_hat, wanted, output, x_hat, last)
+        return _Noised(t, counts, where, r0, r0_hat, wanted, output, x_hat)
 
-    def _estimate(self, r_t: Image, condition: Image, t: Times) -> tuple[Image, Image]:
-        """The network's output and the r̂_0 that it means."""
-        output = self.eps(r_t, condition, t).float()
+    def _structure_terms(self, batch: LesionBatch, parts: Parts, x_sub: Image, streams: Sequence[torch.Generator]) -> dict[str, Tensor]:
+        """Eq. 9 on the coarse deviation."""
+        method, size = self.config.method, self.config.method.coarse
+        assert self.coarse is not None
+        counts = parts.known * (~batch.healthy).to(batch.x.dtype)[:, None, None, None]
+        r0, there = decomposition.coarsen(self.to_scaled(decomposition.deviation(batch.x, x_sub, parts.support * counts)), parts.support, size)
+        t = diffusion.training_times(rng.integers(streams, 1, self.schedule.T), self.schedule.T, times=method.times).to(r0.device)
+        eps = rng.normal(streams, tuple(r0.shape[1:])).to(r0.device)
+        r_t = diffusion.diffuse(r0, t, eps, there * parts.known, self.schedule)
+        output, r0_hat = self._estimate(self.coarse, r_t, self._coarse_condition(batch, x_sub, parts), t)
+        diff = losses.diffusion_loss(diffusion.target(r0, eps, t, self.schedule, prediction=method.prediction), output, there * counts)
+        return {"diff": diff, "pat": losses.masked_mean((r0_hat - r0).abs(), there * counts), "loss": diff}
+
+    def _coarse_condition(self, batch: LesionBatch, x_sub: Image, parts: Parts) -> Image:
+        return avg_pool2d(self.condition(batch.x, x_sub, batch.m, parts), self.config.method.coarse)
+
+    def _estimate(self, network: nn.Module, r_t: Image, condition: Image, t: Times) -> tuple[Image, Image]:
+        """A network's output and the r̂_0 that it means."""
+        output = network(r_t, condition, t).float()
         return output, diffusion.predict_r0(r_t, output, t, self.schedule, prediction=self.config.method.prediction)
 
     def _deviation_terms(self, batch: LesionBatch, parts: Parts, noised: _Noised) -> dict[str, Tensor]:
@@ -258,19 +271,17 @@ class PathoSyn(nn.Module):
     def _critic_terms(self, batch: LesionBatch, parts: Parts, x_sub: Image, streams: Sequence[torch.Generator]) -> dict[str, Tensor]:
         """Real windows against windows composed of r̂_0."""
         with torch.no_grad():
-            fake = self._noised(batch, parts, x_sub, streams, torch.ones(len(batch), dtype=torch.bool)).x_hat
+            fake = self._noised(batch, parts, x_sub, streams, last=True).x_hat
         scores = zip(self._scores(batch.x, batch, parts), self._scores(fake, batch, parts), strict=True)
         terms = dict(zip(("critic_patch", "critic_whole"), (losses.critic_loss(real, drawn) for real, drawn in scores), strict=True))
         return {**terms, "loss": terms["critic_patch"] + terms["critic_whole"]}
 
-    def _sharp_terms(self, batch: LesionBatch, parts: Parts, noised: _Noised, sharp: Tensor) -> dict[str, Tensor]:
-        """The adversarial term on the samples `sharp`, and the low-pass term that keeps the structure at the last call."""
-        chosen = replace(batch, **{name: getattr(batch, name)[sharp] for name in ("x", "m", "S", "x_ph", "present", "healthy")})
-        patch, whole = self._scores(noised.x_hat[sharp], chosen, Parts(*(getattr(parts, f.name)[sharp] for f in fields(parts))))
-        return {
-            "adversary": -patch.mean() - whole.mean(),
-            "low": losses.low_pass_loss(noised.r0_hat, noised.r0, noised.where * noised.last.to(noised.where)[:, None, None, None]),
-        }
+    def _sharp_terms(self, batch: LesionBatch, parts: Parts, noised: _Noised) -> dict[str, Tensor]:
+        """The adversarial term, and the low-pass term that keeps the structure."""
+        lam = self.config.method
+        patch, whole = self._scores(noised.x_hat, batch, parts)
+        terms = {"adversary": -patch.mean() - whole.mean(), "low": losses.low_pass_loss(noised.r0_hat, noised.r0, noised.where)}
+        return {**terms, "loss": lam.adversary * terms["adversary"] + lam.low * terms["low"]}
 
     def _time_weight(self, t: Times) -> Tensor | None:
         """√ᾱ_t for ε-prediction in `default`: 1/√ᾱ_t in Eq. 12 would let t > 750 make up most of L_dev (DESIGN §3, 6)."""
@@ -287,15 +298,31 @@ class PathoSyn(nn.Module):
         parts = self.parts(batch)
         condition = self.condition(batch.x, x_sub, batch.m, parts)
         times = diffusion.sampling_times(self.schedule.T, steps or method.steps, spacing=method.spacing)
-
-        def denoise(r: Image, t: Times) -> Image:
-            return self._estimate(r, condition, t)[1] * parts.known
-
         clamp = self.r_max.view(1, -1, 1, 1) if method.clamp_quantile else None
-        r = diffusion.sample_deviation(
-            denoise, lambda k: noise(k) * parts.known, parts.support, self.schedule, times, solver=method.solver, eta=method.eta, clamp=clamp
-        )
-        return self.from_scaled(r)
+
+        def sample(network: nn.Module, seen: Image, support: Mask, field: Callable[[int], Image]) -> Image:
+            return diffusion.sample_deviation(
+                lambda r, t: self._estimate(network, r, seen, t)[1] * parts.known,
+                lambda k: field(k) * parts.known,
+                support,
+                self.schedule,
+                times,
+                solver=method.solver,
+                eta=method.eta,
+                clamp=clamp,
+            )
+
+        if self.coarse is None:
+            return self.from_scaled(sample(self.eps, condition, parts.support, noise))
+        size = method.coarse
+        there = decomposition.coarsen(parts.support, parts.support, size)[1]
+        # The mean of size² unit normals, brought back to unit variance: the volume's noise field decides here too.
+        r_c = sample(self.coarse, avg_pool2d(condition, size), there, lambda k: avg_pool2d(noise(k), size) * size)
+        t = torch.full((len(r_c),), method.level, device=r_c.device)
+        fresh = noise(len(times)) * parts.known
+        r_t = diffusion.diffuse(decomposition.refine(r_c, there, parts.support, size), t, fresh, parts.support * parts.known, self.schedule)
+        r = self._estimate(self.eps, r_t, condition, t)[1] * parts.known
+        return self.from_scaled(diffusion.project(r if clamp is None else r.clamp(-clamp, clamp), parts.support))
 
     @torch.no_grad()
     def synthesize(self, batch: LesionBatch, *, controls: Controls, steps: int | None = None) -> Synthesis:

@@ -1,0 +1,53 @@
+"""What a training that goes on from weights keeps of them, and what it may be asked anew."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+
+import pytest
+
+from pathosyn.config import FREE, Config, Geometry, Method, Networks, Train, Weights, default, from_dict, going_on, paper, to_dict
+
+TRAINED = Config(contrasts=("t1", "flair"), geometry=Geometry(grow_mm=2.5), method=paper(), networks=Networks(sub=(8,) * 5, critic=(8, 8, 8)))
+ASKED = Config(contrasts=("t2",), method=default(), networks=Networks(critic=(16, 16, 16)), train=Train(steps=7, lr=0.5))
+KEPT = sorted({f.name for f in fields(Method)} - set(FREE))
+
+
+def test_free_decisions_are_fields_of_the_method() -> None:
+    assert set(FREE) < {f.name for f in fields(Method)} and len(set(FREE)) == len(FREE)
+
+
+def test_the_test_sees_each_kind_of_field_change() -> None:
+    told = {name for name in (f.name for f in fields(Method)) if getattr(TRAINED.method, name) != getattr(ASKED.method, name)}
+    assert told & set(FREE) and told - set(FREE)
+
+
+@pytest.mark.parametrize("name", FREE)
+def test_how_to_train_and_to_draw_is_as_asked(name: str) -> None:
+    other = {"solver": "dpm2m", "spacing": "leading", "times": "uniform", "context": "outside", "weights": Weights(pat=9.0)}
+    asked = replace(ASKED, method=replace(ASKED.method, **{name: other.get(name, 77)}))
+    assert getattr(going_on(TRAINED, asked).method, name) == other.get(name, 77)
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_what_a_number_means_stays_as_it_was_trained(name: str) -> None:
+    assert getattr(going_on(TRAINED, ASKED).method, name) == getattr(TRAINED.method, name)
+
+
+def test_contrasts_geometry_and_networks_stay_and_the_training_is_new() -> None:
+    found = going_on(TRAINED, ASKED)
+    assert (found.contrasts, found.geometry, found.name) == (TRAINED.contrasts, TRAINED.geometry, TRAINED.name)
+    assert found.networks == replace(TRAINED.networks, critic=(16, 16, 16)) and found.train == ASKED.train
+
+
+def test_going_on_as_before_changes_nothing() -> None:
+    assert going_on(TRAINED, TRAINED) == TRAINED
+
+
+def test_a_config_survives_json() -> None:
+    import json
+
+    for config in (TRAINED, ASKED):
+        assert from_dict(Config, json.loads(json.dumps(to_dict(config)))) == config
+    with pytest.raises(ValueError, match="Method has no field warp"):
+        from_dict(Config, {"method": {"warp": 1}})
