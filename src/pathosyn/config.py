@@ -64,7 +64,7 @@ class Method:
     """Share of fresh noise a DDIM step adds: 0 deterministic, 1 ancestral variance."""
     spacing: Literal["trailing", "quadratic", "leading"] = "trailing"
     """Where the sampling times lie. Solver, spacing and steps: by benchmarks/quality_steps.py, see docs/results.md."""
-    steps: int = 10
+    steps: int = 20
     clamp_quantile: float = 0.9999
     """The estimate of r_0 is held within ±k, k this quantile of |r_0| on the training data, per contrast; 0: no clamp."""
     scale_residual: bool = True

@@ -1,7 +1,7 @@
 """Everything once, with no data at hand: phantoms, prepare, train, insert, heal, and a page that shows it.
 
 The parts are the ordinary verbs on ordinary folders, so each can be repeated by the command that the page prints, and a second call keeps what is
-finished. The training is as short as a demo has to be: it shows what the tool does, not how well.
+finished. The training goes on from the shipped weights and is as short as a demo has to be: it shows what the tool does, not how well.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from pathosyn.config import CONTRASTS, Config, default, scaled
+from pathosyn.config import Config, Train, scaled
 from pathosyn.data.split import PARTITIONS, draw_split
 from pathosyn.errors import refuse
 from pathosyn.showcase import Run, Shown, readme_picture, report
@@ -38,7 +38,7 @@ class Sizes:
     healthy: int = 4
     slices: int = 24
     size_px: tuple[int, int] = (128, 156)
-    steps: int = 1300
+    steps: int = 120
 
 
 @dataclass(frozen=True)
@@ -120,10 +120,10 @@ def demo(out: str | Path, *, seed: int = 0, device: str = "auto", sizes: Sizes |
         _device(device)
     folder = Folder(Path(out).resolve(), {"seed": seed, **asdict(sizes)})
     folder.open()
-    _phantoms(folder, seed, sizes)
+    config = demo_config(sizes.steps, seed)
+    _phantoms(folder, seed, sizes, config)
     names = sorted(path.name for path in (folder.root / "phantoms").iterdir())
     split_seed = _split_seed(names, seed)
-    config = demo_config(sizes.steps, seed)
     weights = _prepare_and_train(folder, config, split_seed, device)
     diseased, healthy = _chosen(folder.root / "phantoms", names, split_seed)
     calls = _insertions(diseased, healthy)
@@ -139,28 +139,38 @@ def demo(out: str | Path, *, seed: int = 0, device: str = "auto", sizes: Sizes |
 
 
 def demo_config(steps: int, seed: int) -> Config:
-    """`tiny` with what minutes ask for: small batches at a high rate, most steps for the denoiser since f_sub starts from a smooth filling, and r_0
-    itself predicted. So early, a v-prediction leaves grain three times the scan's; an r_0-prediction errs towards smooth."""
-    networks, train = scaled("tiny")
-    return Config(
-        contrasts=CONTRASTS,
-        method=replace(default(), prediction="r0"),
-        networks=replace(networks, sub=(16, 32, 48, 64, 64)),
-        train=replace(train, steps=steps, substrate_share=0.25, batch_pixels=16384, lr=2e-3, validate_every=steps, seed=seed),
+    """The shipped weights' own config with a training of `steps`: a little of each stage, in small batches at a small rate."""
+    from pathosyn.checkpoint import read_config
+    from pathosyn.weights import find
+
+    quick = Train(
+        steps=steps,
+        substrate_share=0.2,
+        structure_share=0.5,
+        sharpen_share=0.3,
+        batch_pixels=16384,
+        lr=1e-4,
+        critic_lr=1e-4,
+        lr_warmup=10,
+        ema=0.99,
+        validate_every=steps,
+        seed=seed,
     )
+    return replace(read_config(find()), train=quick)
 
 
 # -- the parts -----------------------------------------------------------------------------------------------------------------------------
 
 
-def _phantoms(folder: Folder, seed: int, sizes: Sizes) -> None:
+def _phantoms(folder: Folder, seed: int, sizes: Sizes, config: Config) -> None:
     from pathosyn.data.phantom import make_phantoms
 
     whole = folder.root / "phantoms"
     with folder.part("phantoms", f"{sizes.subjects} with a lesion and {sizes.healthy} without, drawn into a real anatomical template", "phantoms"):
         if not whole.exists():
             part = folder.root / ".phantoms.part"
-            make_phantoms(part, subjects=sizes.subjects, seed=seed, slices=sizes.slices, size_px=sizes.size_px, healthy=sizes.healthy)
+            counts = {"subjects": sizes.subjects, "healthy": sizes.healthy}
+            make_phantoms(part, **counts, seed=seed, slices=sizes.slices, size_px=sizes.size_px, contrasts=config.contrasts)
             part.rename(whole)
 
 
@@ -181,11 +191,12 @@ def _prepare_and_train(folder: Folder, config: Config, split_seed: int, device: 
     with folder.part("prepare", "scans → slices.h5", "slices.h5"):
         prepare([folder.root / "phantoms"], slices, fractions=FRACTIONS, seed=split_seed)
     steps = config.train.steps
-    with folder.part("train", f"{steps} steps, first the substrate, then the deviation", "run/weights.safetensors"):
+    with folder.part("train", f"the shipped weights, {steps} more steps on the phantoms", "run/weights.safetensors"):
         # torch from here on: beside its threads, `prepare` could not fork.
         from pathosyn.train import fit
+        from pathosyn.weights import find
 
-        return fit(slices, folder.root / "run", config, device=device)
+        return fit(slices, folder.root / "run", config, start_from=find(), device=device)
 
 
 def _chosen(phantoms: Path, names: Sequence[str], split_seed: int) -> tuple[Path, Path]:
@@ -249,11 +260,13 @@ def _device(device: str) -> str:
 
 def _commands(root: Path, config: Config, split_seed: int, calls: Sequence[Insertion], seed: int) -> list[str]:
     """What was run, for a shell, in order: the same work, so that on this folder each keeps what is there."""
+    from pathosyn.weights import shipped
+
     weights = "--weights $DEMO/run/weights.safetensors"
     lines = [
         f"DEMO={shlex.quote(str(root))}",
         f"pathosyn prepare $DEMO/phantoms --out $DEMO/slices.h5 --fractions {_words(FRACTIONS)} --seed {split_seed}",
-        f"pathosyn train --data $DEMO/slices.h5 --run $DEMO/run --scale tiny {_train_flags(config)}",
+        f"pathosyn train --data $DEMO/slices.h5 --run $DEMO/run --from {next(iter(shipped()))} {_train_flags(config)}",
     ]
     for call in calls:
         flags = " ".join(f"--{name.replace('_', '-')} {_words(value, root)}" for name, value in call.flags().items())
@@ -263,14 +276,10 @@ def _commands(root: Path, config: Config, split_seed: int, calls: Sequence[Inser
 
 
 def _train_flags(config: Config) -> str:
-    """The flags by which this config differs from the preset `default` at the scale `tiny`."""
-    networks, train = scaled("tiny")
-    flags = []
-    for prefix, ours, usual in (("train", config.train, train), ("m", config.method, default()), ("networks", config.networks, networks)):
-        for f in fields(ours):
-            if getattr(ours, f.name) != getattr(usual, f.name):
-                flags.append(f"--{prefix}.{f.name.replace('_', '-')} {_words(getattr(ours, f.name))}")
-    return " ".join(flags)
+    """The flags by which this training differs from one at the scale `small`."""
+    usual = scaled("small")[1]
+    changed = [f.name for f in fields(usual) if getattr(config.train, f.name) != getattr(usual, f.name)]
+    return " ".join(f"--train.{name.replace('_', '-')} {_words(getattr(config.train, name))}" for name in changed)
 
 
 def _words(value: Any, root: Path | None = None) -> str:

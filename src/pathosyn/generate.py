@@ -53,7 +53,7 @@ def generate(
         raise refuse("--purpose", found=f"{purpose} with --partition {partition}", expected="a pair that fits", remedy=remedy)
     refuse_unwritable(out, "--out")
     loaded = weights if isinstance(weights, Loaded) else load(weights)
-    slices = Slices(data, partition, contrasts=loaded.config.contrasts)
+    slices = Slices(data, partition, contrasts=loaded.config.contrasts, every=False)
     _refuse_seen(slices, loaded, purpose)
     rows = chosen(slices, per_subject)
     origin = Origin(slices.contrasts, fingerprint(slices), method, purpose, partition, loaded.sha256, seed)

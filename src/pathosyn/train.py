@@ -277,11 +277,11 @@ def _training_slices(data: Path, config: Config) -> Slices:
 
 
 def validation_slices(data: Path, config: Config) -> Slices | None:
-    """The validation subjects' windows, or None where there are none."""
+    """The validation subjects' windows, whichever of the contrasts they have, or None where there are none."""
     try:
-        held_out = Slices(data, "validation", contrasts=config.contrasts)
+        held_out = Slices(data, "validation", contrasts=config.contrasts, every=False)
     except InputError:
-        return None
+        return None  # no such subject: the training's own slices have shown that all else is well
     return held_out if len(held_out.windows) else None
 
 

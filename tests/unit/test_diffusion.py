@@ -20,7 +20,7 @@ MU, VAR = 0.2, 0.09
 LINEAR = diff.linear_schedule()
 ZERO_SNR = diff.linear_schedule(zero_terminal_snr=True)
 EVERY_T = torch.arange(1, 1001)
-SOLVERS: list[tuple[str, float]] = [("ancestral", 0.0), ("ddim", 0.0), ("ddim", 1.0), ("dpm2m", 0.0), ("sde-dpm2m", 0.0), ("renoise", 0.0)]
+SOLVERS: list[tuple[str, float]] = [("ancestral", 0.0), ("ddim", 0.0), ("ddim", 1.0), ("dpm2m", 0.0), ("sde-dpm2m", 0.0)]
 ONE = torch.ones(1, 1, 1, 1, dtype=torch.float64)
 
 
@@ -240,7 +240,7 @@ def test_projection_of_infinities_is_zero() -> None:
     assert not diff.diffuse(torch.zeros(1, 2, 3, 3), torch.tensor([9]), r, D, LINEAR).any()
 
 
-@pytest.mark.parametrize("solver, eta, fields", [("ancestral", 0.0, 5), ("ddim", 0.0, 1), ("ddim", 0.5, 5), ("dpm2m", 0.0, 1), ("sde-dpm2m", 0.0, 5), ("renoise", 0.0, 5)])
+@pytest.mark.parametrize("solver, eta, fields", [("ancestral", 0.0, 5), ("ddim", 0.0, 1), ("ddim", 0.5, 5), ("dpm2m", 0.0, 1), ("sde-dpm2m", 0.0, 5)])
 def test_noise_is_asked_for_once_a_level_and_never_for_the_clean_end(solver: Any, eta: float, fields: int) -> None:
     asked: list[int] = []
 
@@ -258,36 +258,6 @@ def test_estimate_is_held_within_the_clamp(solver: Any, eta: float) -> None:
     far, noise, D = torch.full((1, 2, 3, 3), 100.0), torch.ones(1, 2, 3, 3), torch.ones(1, 1, 3, 3)  # noqa: N806
     r = diff.sample_deviation(lambda r, t: far, lambda k: noise, D, LINEAR, [1000, 500, 0], solver=solver, eta=eta, clamp=limit)
     assert torch.allclose(r, limit.expand_as(r), atol=1e-5)
-
-
-def test_renoise_returns_the_mean_of_a_gaussian_and_the_variance_that_its_last_level_leaves() -> None:
-    """The last estimate E[r_0 | r_t] at the lowest level t has less spread than r_0: ᾱ s² / (ᾱ s² + 1 - ᾱ) of it if r_t's law is right,
-    and r_t has that law but for what the levels above lost: closed form v ← k² (ᾱ v + 1 - ᾱ), k the denoiser's slope."""
-    for steps in (2, 4, 10):
-        times = diff.sampling_times(1000, steps)
-        variance = 0.0
-        for t in times[:-1]:
-            ab = float(ZERO_SNR.alpha_bar[t])
-            slope = math.sqrt(ab) * VAR / (ab * VAR + 1 - ab)
-            variance = slope**2 * (ab * variance + 1 - ab)
-        mean, var = sampled_law(ZERO_SNR, times, "renoise")
-        assert mean == pytest.approx(MU, abs=1e-9) and var == pytest.approx(variance, rel=1e-9, abs=1e-15)
-        assert 0 < var < VAR
-
-
-def test_renoise_is_a_fresh_forward_step_of_every_estimate() -> None:
-    fields = [torch.randn(1, 1, 4, 4, generator=torch.Generator().manual_seed(k)) for k in range(3)]
-    seen = []
-
-    def denoise(r: Tensor, t: Tensor) -> Tensor:
-        seen.append((int(t), r))
-        return torch.full_like(r, float(len(seen)))
-
-    last = diff.sample_deviation(denoise, fields.__getitem__, ONE.float(), LINEAR, [1000, 400, 100, 0], solver="renoise")
-    assert [t for t, _ in seen] == [1000, 400, 100] and (last == 3.0).all(), "what the last call says is the draw"
-    for k, t in ((1, 400), (2, 100)):
-        ab = float(LINEAR.alpha_bar[t])
-        assert torch.allclose(seen[k][1], ab**0.5 * k + (1 - ab) ** 0.5 * fields[k], atol=1e-6)
 
 
 def test_uniform_training_times_stay() -> None:

@@ -17,7 +17,7 @@ BOTH = np.ones(2, bool)
 
 def lesion(seed: int, centre: tuple[int, int] = (31, 32)) -> tuple[np.ndarray, np.ndarray]:
     """A lopsided mask and two contrasts of noise."""
-    m = ((Y - centre[0]) ** 2 + (X - centre[1]) ** 2 <= 64) & ((X > centre[1] - 4) | (Y > centre[0]))
+    m = ((Y - centre[0]) ** 2 + (X - centre[1]) ** 2 <= 64) & ~((X - centre[1] <= -4) & (Y - centre[0] <= 0))
     return np.random.default_rng(seed).normal(size=(2, SIDE, SIDE)).astype(np.float32), m
 
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from pathosyn import alg1, losses, rng
 from pathosyn import decomposition as dec
-from pathosyn import losses, rng
 from pathosyn.config import Weights, default, paper
 from pathosyn.methods.pathosyn import PathoSyn
 from pathosyn.networks import smooth_fill
@@ -95,10 +95,12 @@ def test_batch_is_the_mean_of_its_samples(preset: str, player: str, tiny: Tiny, 
 
 
 @BOTH
-def test_alg_1_as_written_out(preset: str, tiny: Tiny, batch_of: Batches) -> None:
-    """Both columns against a transcription of Alg. 1, with ᾱ, sample by sample. L_syn of `paper` has a test of its own."""
-    method, batch, config = tiny[preset], batch_of(), tiny[preset].config.method
-    printed, lam = preset == "paper", config.weights
+def test_alg_1_as_written_out(preset: str, tiny: Tiny, make_method: Maker, batch_of: Batches) -> None:
+    """Both columns against a transcription of Alg. 1, with ᾱ, sample by sample. L_syn of `paper` has a test of its own; `default` with the diffusion on
+    the pixels, as Alg. 1 has it."""
+    printed = preset == "paper"
+    method, batch = tiny["paper"] if printed else make_method(default(), coarse=1), batch_of()
+    config, lam = method.config.method, method.config.method.weights
     with torch.no_grad():
         terms = method.losses(batch, player="both", rng=streams(range(3)))
     sums = dict.fromkeys(("sub", "diff", "pat", "ring", "leak", "syn"), 0.0)
@@ -157,7 +159,7 @@ def test_l_syn_of_paper_counts_the_whole_blend_map(tiny: Tiny, batch_of: Batches
 @pytest.mark.parametrize("prediction, weighted", [("eps", True), ("v", False), ("r0", False)])
 def test_no_time_dominates_the_deviation_loss(prediction: str, weighted: bool, make_method: Maker) -> None:
     method = make_method(default(), prediction=prediction, zero_terminal_snr=False)
-    weight = method._time_weight(torch.tensor([1, 500, 1000]))
+    weight = alg1._time_weight(method, torch.tensor([1, 500, 1000]))
     assert (weight is not None) == weighted
     if weight is not None:
         assert weight.tolist() == pytest.approx(method.schedule.alpha_bar[[1, 500, 1000]].sqrt().tolist(), rel=1e-5)
@@ -242,12 +244,14 @@ def test_paper_saturates_and_never_undoes_it(tiny: Tiny) -> None:
 
 
 def test_stages(tiny: Tiny) -> None:
-    substrate, deviation, sharpen = tiny["default"].stages
-    assert (substrate.players, deviation.players, sharpen.players) == (("sub",), ("eps",), ("critic", "sharp"))
-    assert [stage.share for stage in (substrate, deviation, sharpen)] == pytest.approx([0.28, 0.47, 0.25])
-    assert sharpen.betas == (0.5, 0.99) and substrate.betas == deviation.betas == (0.9, 0.999)
+    substrate, structure, deviation, sharpen = stages = tiny["default"].stages
+    assert [stage.players for stage in stages] == [("sub",), ("coarse",), ("eps",), ("critic", "sharp")]
+    settings = tiny["default"].config.train
+    assert [substrate.share, structure.share, sharpen.share] == [settings.substrate_share, settings.structure_share, settings.sharpen_share]
+    assert sum(stage.share for stage in stages) == pytest.approx(1.0) and deviation.share > 0
+    assert sharpen.betas == (0.5, 0.99) and substrate.betas == structure.betas == deviation.betas == (0.9, 0.999)
     assert [substrate.healthy(p) for p in (0.0, 0.05, 0.1, 1.0)] == pytest.approx([0.5, 0.75, 1.0, 1.0]), "λ_in fades out over the warm-up"
-    assert deviation.healthy(0.3) == sharpen.healthy(0.3) == 0.0
+    assert structure.healthy(0.3) == deviation.healthy(0.3) == sharpen.healthy(0.3) == 0.0
     (joint,) = tiny["paper"].stages
     assert joint.players == ("both",) and joint.healthy(0.5) == 0.0, "as printed there are no healthy holes"
 

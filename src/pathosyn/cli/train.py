@@ -31,7 +31,7 @@ class TrainVerb:
     scale: Literal["tiny", "small", "full"] = "small"
     """tiny: minutes, for a demo. small: an hour or two on two cores. full: one GPU."""
     start_from: Annotated[Path | None, tyro.conf.arg(name="from")] = None
-    """Weight file to start from (fine-tuning). Its contrasts and networks are kept, and its method but for how to train and how to draw."""
+    """Weight file or name to start from (fine-tuning). Contrasts and networks stay, and the method but for how to train and how to draw."""
     contrasts: tuple[str, ...] = ()
     """Contrasts to learn, a subset of the data's; all of them if not given."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -46,8 +46,10 @@ class TrainVerb:
         """Train; prints where the weights are."""
         from pathosyn.data.store import read_header
         from pathosyn.train import fit
+        from pathosyn.weights import find
 
         use_threads(self.threads)
+        start_from = find(self.start_from) if self.start_from else None
         if faults := _faults(self):
             raise InputError(faults)
         for name in self.ignored():
@@ -56,7 +58,7 @@ class TrainVerb:
         contrasts = self.contrasts or header.contrasts
         config = Config(contrasts, header.geometry, self.m, self.networks, self.train, self.method_name)
         try:
-            weights = fit(self.data, self.run_folder, config, start_from=self.start_from, device=self.device)
+            weights = fit(self.data, self.run_folder, config, start_from=start_from, device=self.device)
         except OSError as error:
             error.filename = error.filename or str(self.run_folder)  # a write knows no name
             raise
@@ -78,9 +80,10 @@ class TrainVerb:
 def _trained(weights: Path) -> Config | None:
     """The config in a weight file; None where it cannot be read, which `load` will say better."""
     from pathosyn.checkpoint import read_config
+    from pathosyn.weights import find
 
     try:
-        return read_config(weights)
+        return read_config(find(weights))
     except InputError:
         return None
 

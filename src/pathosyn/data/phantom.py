@@ -8,6 +8,7 @@ Arrays inside this module are (X, Y, Z), RAS. "Voxel" lengths are those of the p
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
@@ -62,11 +63,19 @@ class _Lesion:
 
 
 def make_phantoms(
-    out: Path, *, subjects: int, seed: int, slices: int = 40, size_px: tuple[int, int] = (168, 204), healthy: int = 0
+    out: Path,
+    *,
+    subjects: int,
+    seed: int,
+    slices: int = 40,
+    size_px: tuple[int, int] = (168, 204),
+    healthy: int = 0,
+    contrasts: Sequence[str] = CONTRASTS,
 ) -> list[Path]:
     """Write `subjects` phantoms with a lesion (`phantom_000`, …) and `healthy` ones without (`healthy_000`, …, no `seg` file) into `out`.
 
-    A subject is a folder with `<name>_t1 _t1ce _t2 _flair _seg .nii.gz`: int16, 1 mm, stored left-posterior-superior as BraTS is, exact 0
+    A subject is a folder with `<name>_t1 _t1ce _t2 _flair _seg .nii.gz`, of the contrasts those asked for: int16, 1 mm, stored
+    left-posterior-superior as BraTS is, exact 0
     outside the brain, labels 0, 1 NCR, 2 ED, 4 ET, none on the slab's first and last slice. The grid is `size_px` (right-left, back-front; at
     least 32) by `slices` (at least 5, axial, about the lateral ventricles) and always shows the whole head: fewer pixels make a smaller head,
     not coarser voxels. The files depend on the seed and on a subject's own number only, not on how many are made.
@@ -80,7 +89,7 @@ def make_phantoms(
         for number in range(count):
             rng = np.random.default_rng([seed, number, kind == "healthy"])
             images, labels = _subject(rng, shape, lesion=kind == "phantom")
-            folders.append(_write(Path(out) / f"{kind}_{number:03d}", images, labels))
+            folders.append(_write(Path(out) / f"{kind}_{number:03d}", {name: images[name] for name in contrasts}, labels))
     return folders
 
 

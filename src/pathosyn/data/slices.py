@@ -50,20 +50,20 @@ class Slices:
     May be pickled and used in forked workers: files are opened by the process that reads.
     """
 
-    def __init__(self, path: str | Path, partition: str | Sequence[str], *, contrasts: Sequence[str] | None = None) -> None:
-        """InputError where the file is not a finished slices file, the partition is empty, or a contrast is absent from all of it."""
+    def __init__(self, path: str | Path, partition: str | Sequence[str], *, contrasts: Sequence[str] | None = None, every: bool = True) -> None:
+        """InputError where the file is not a finished slices file, the partition is empty, or (`every`) a contrast is absent from all of it."""
         self.path = Path(path)
         self.header: Header = read_header(self.path)
         self.partitions = (partition,) if isinstance(partition, str) else tuple(partition)
         self.contrasts = tuple(contrasts) if contrasts is not None else self.header.contrasts
         self.geometry = self.header.geometry
-        self._read_tables()
+        self._read_tables(every)
         self.sides = {int(side): int(count) for side, count in zip(*np.unique(self.windows["side"], return_counts=True), strict=True)}
         self._rows = {side: np.flatnonzero(self.windows["side"] == side) for side in self.sides}
         self._opened: tuple[int, Any] = (0, None)
         self._fills: dict[int, np.ndarray] | None = None
 
-    def _read_tables(self) -> None:
+    def _read_tables(self, every: bool) -> None:
         unknown = [name for name in self.contrasts if name not in self.header.contrasts]
         if unknown:
             raise refuse(
@@ -105,7 +105,7 @@ class Slices:
                 remedy="prepare the data with another split",
             )
         self.present = np.array(present, bool)
-        if absent := [name for channel, name in enumerate(self.contrasts) if not self.present[:, channel].any()]:
+        if absent := [name for channel, name in enumerate(self.contrasts) if every and not self.present[:, channel].any()]:
             raise refuse(
                 self.path,
                 found=f"no subject of {' or '.join(self.partitions)} with {', '.join(absent)}",

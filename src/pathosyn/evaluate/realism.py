@@ -97,7 +97,7 @@ def matching(data: str | Path, drawn: SyntheticSet) -> Slices:
     """The slices that a set was drawn on. InputError where the data is another."""
     from pathosyn.data.population import fingerprint
 
-    slices = Slices(data, drawn.origin.partition, contrasts=drawn.origin.contrasts)
+    slices = Slices(data, drawn.origin.partition, contrasts=drawn.origin.contrasts, every=False)
     if fingerprint(slices) != drawn.origin.data:
         raise refuse(drawn.folder, found="a set drawn on other data", expected=f"one drawn on {data}", remedy="give the slices file that it was drawn on")
     return slices

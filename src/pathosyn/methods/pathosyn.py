@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
-from pathosyn import decomposition, diffusion, losses, rng
+from pathosyn import alg1, decomposition, diffusion, losses, rng
 from pathosyn.config import Config
 from pathosyn.methods import Stage
 from pathosyn.networks import Critic, DeviationNetwork, SubstrateNetwork
@@ -30,20 +30,6 @@ class Parts:
     S: Soft
     G: Soft
     known: Image
-
-
-@dataclass(frozen=True)
-class _Noised:
-    """One call of eps_theta in training: times, what counts, and the estimate with what it should have been."""
-
-    t: Times
-    counts: Image
-    where: Image
-    r0: Image
-    r0_hat: Image
-    wanted: Image
-    output: Image
-    x_hat: Image
 
 
 class PathoSyn(nn.Module):
@@ -123,6 +109,11 @@ class PathoSyn(nn.Module):
             around = torch.where(parts.support > 0, x_sub, x * parts.known)
         return torch.cat([around, m, parts.S, flags], dim=1)
 
+    def estimate(self, network: nn.Module, r_t: Image, condition: Image, t: Times) -> tuple[Image, Image]:
+        """A network's output and the r̂_0 that it means."""
+        output = network(r_t, condition, t).float()
+        return output, diffusion.predict_r0(r_t, output, t, self.schedule, prediction=self.config.method.prediction)
+
     def to_scaled(self, r: Image) -> Image:
         """Normalised units → the units of the diffusion: Eq. 5 where asked for, then division by the RMS on the support."""
         delta = self.config.method.tanh_delta
@@ -168,11 +159,11 @@ class PathoSyn(nn.Module):
         with torch.set_grad_enabled(player in ("sub", "both") and torch.is_grad_enabled()):
             x_sub = self.substrate(batch.x, parts.support, parts.known) if batch.x_sub is None else batch.x_sub
         if player == "critic":
-            return self._critic_terms(batch, parts, x_sub, rng)
+            return alg1.critic_terms(self, batch, parts, x_sub, rng)
         if player == "sharp":
-            return self._sharp_terms(batch, parts, self._noised(batch, parts, x_sub, rng, last=True))
+            return alg1.sharp_terms(self, batch, parts, alg1.noised(self, batch, parts, x_sub, rng, last=True))
         if player == "coarse":
-            return self._structure_terms(batch, parts, x_sub, rng)
+            return alg1.structure_terms(self, batch, parts, x_sub, rng)
         lam = self.config.method.weights
         terms: dict[str, Tensor] = {}
         if player in ("sub", "both"):
@@ -187,7 +178,7 @@ class PathoSyn(nn.Module):
             )
             terms["loss"] = terms["sub"]
         if player != "sub":
-            terms |= self._deviation_terms(batch, parts, self._noised(batch, parts, x_sub, rng))
+            terms |= alg1.deviation_terms(self, batch, parts, alg1.noised(self, batch, parts, x_sub, rng))
             terms["loss"] = losses.total_loss(
                 sub=terms.get("sub", 0.0),
                 diff=terms["diff"],
@@ -198,96 +189,6 @@ class PathoSyn(nn.Module):
                 lam_syn=lam.syn,
             )
         return terms
-
-    def _noised(self, batch: LesionBatch, parts: Parts, x_sub: Image, streams: Sequence[torch.Generator], *, last: bool = False) -> _Noised:
-        """One call of eps_theta on noised deviations, at any t; `last`: at the draw's last call, where all that is known of r_0 is its coarse form."""
-        method, T = self.config.method, self.schedule.T  # noqa: N806 - the paper's letter
-        device, shape = batch.x.device, tuple(batch.x.shape[1:])
-        t = diffusion.training_times(rng.integers(streams, 1, T), T, times=method.times).to(device)
-        eps = rng.normal(streams, shape).to(device)
-        # A healthy hole has no lesion to learn from.
-        counts = parts.known * (~batch.healthy).to(batch.x.dtype)[:, None, None, None]
-        where = parts.support * counts
-        r0 = start = self.to_scaled(decomposition.deviation(batch.x, x_sub, where))
-        if last or self.coarse:
-            t = torch.full_like(t, method.level)
-            start = decomposition.refine(*decomposition.coarsen(r0, parts.support, method.coarse), parts.support, method.coarse)
-        # A missing contrast is 0 here as it is at the draw.
-        r_t = diffusion.diffuse(start, t, eps, parts.support * parts.known, self.schedule)
-        output, r0_hat = self._estimate(self.eps, r_t, self.condition(batch.x, x_sub, batch.m, parts), t)
-        # What is asked for gives r_0 itself, also where the noised start was its coarse form.
-        noise = eps if start is r0 else diffusion.predict_eps(r_t, r0, t, self.schedule)
-        wanted = diffusion.target(r0, noise, t, self.schedule, prediction=method.prediction)
-        x_hat = decomposition.recompose(batch.x, x_sub, self.from_scaled(r0_hat * parts.support), parts.S, kind=method.composition)
-        return _Noised(t, counts, where, r0, r0_hat, wanted, output, x_hat)
-
-    def _structure_terms(self, batch: LesionBatch, parts: Parts, x_sub: Image, streams: Sequence[torch.Generator]) -> dict[str, Tensor]:
-        """Eq. 9 on the coarse deviation."""
-        method, size = self.config.method, self.config.method.coarse
-        assert self.coarse is not None
-        counts = parts.known * (~batch.healthy).to(batch.x.dtype)[:, None, None, None]
-        r0, there = decomposition.coarsen(self.to_scaled(decomposition.deviation(batch.x, x_sub, parts.support * counts)), parts.support, size)
-        t = diffusion.training_times(rng.integers(streams, 1, self.schedule.T), self.schedule.T, times=method.times).to(r0.device)
-        eps = rng.normal(streams, tuple(r0.shape[1:])).to(r0.device)
-        r_t = diffusion.diffuse(r0, t, eps, there * parts.known, self.schedule)
-        output, r0_hat = self._estimate(self.coarse, r_t, self._coarse_condition(batch, x_sub, parts), t)
-        diff = losses.diffusion_loss(diffusion.target(r0, eps, t, self.schedule, prediction=method.prediction), output, there * counts)
-        return {"diff": diff, "pat": losses.masked_mean((r0_hat - r0).abs(), there * counts), "loss": diff}
-
-    def _coarse_condition(self, batch: LesionBatch, x_sub: Image, parts: Parts) -> Image:
-        return avg_pool2d(self.condition(batch.x, x_sub, batch.m, parts), self.config.method.coarse)
-
-    def _estimate(self, network: nn.Module, r_t: Image, condition: Image, t: Times) -> tuple[Image, Image]:
-        """A network's output and the r̂_0 that it means."""
-        output = network(r_t, condition, t).float()
-        return output, diffusion.predict_r0(r_t, output, t, self.schedule, prediction=self.config.method.prediction)
-
-    def _deviation_terms(self, batch: LesionBatch, parts: Parts, noised: _Noised) -> dict[str, Tensor]:
-        lam = self.config.method.weights
-        weight = self._time_weight(noised.t)
-        printed = self.config.method.composition == "paper"
-        band = decomposition.ring(parts.G) * (noised.counts if printed else noised.where)
-        terms = losses.deviation_loss(
-            noised.r0_hat,
-            noised.r0,
-            noised.where,
-            band,
-            (1.0 - parts.support) * noised.counts,
-            lam_pat=lam.pat,
-            lam_ring=lam.ring,
-            lam_leak=lam.leak,
-            weight=weight,
-        )
-        terms["diff"] = losses.diffusion_loss(noised.wanted, noised.output, noised.where)
-        terms["syn"] = losses.synthesis_loss(noised.x_hat, batch.x, parts.S * (noised.counts if printed else noised.where), weight)
-        with torch.no_grad():
-            terms["std_r0"] = (losses.masked_mean((noised.r0 * self.r_scale.view(1, -1, 1, 1)) ** 2, noised.where)).sqrt()
-        return terms
-
-    def _scores(self, x: Image, batch: LesionBatch, parts: Parts) -> tuple[Tensor, Tensor]:
-        assert self.critic is not None
-        return self.critic(x * parts.known, batch.m, parts.S, parts.known.expand_as(x))
-
-    def _critic_terms(self, batch: LesionBatch, parts: Parts, x_sub: Image, streams: Sequence[torch.Generator]) -> dict[str, Tensor]:
-        """Real windows against windows composed of r̂_0."""
-        with torch.no_grad():
-            fake = self._noised(batch, parts, x_sub, streams, last=True).x_hat
-        scores = zip(self._scores(batch.x, batch, parts), self._scores(fake, batch, parts), strict=True)
-        terms = dict(zip(("critic_patch", "critic_whole"), (losses.critic_loss(real, drawn) for real, drawn in scores), strict=True))
-        return {**terms, "loss": terms["critic_patch"] + terms["critic_whole"]}
-
-    def _sharp_terms(self, batch: LesionBatch, parts: Parts, noised: _Noised) -> dict[str, Tensor]:
-        """The adversarial term, and the low-pass term that keeps the structure."""
-        lam = self.config.method
-        patch, whole = self._scores(noised.x_hat, batch, parts)
-        terms = {"adversary": -patch.mean() - whole.mean(), "low": losses.low_pass_loss(noised.r0_hat, noised.r0, noised.where)}
-        return {**terms, "loss": lam.adversary * terms["adversary"] + lam.low * terms["low"]}
-
-    def _time_weight(self, t: Times) -> Tensor | None:
-        """√ᾱ_t for ε-prediction in `default`: 1/√ᾱ_t in Eq. 12 would let t > 750 make up most of L_dev (DESIGN §3, 6)."""
-        if self.config.method.composition == "paper" or self.config.method.prediction != "eps":
-            return None
-        return diffusion.at(self.schedule.alpha_bar, t).flatten().sqrt().float()
 
     # -- synthesis ------------------------------------------------------------------------------------------------------------------
 
@@ -302,7 +203,7 @@ class PathoSyn(nn.Module):
 
         def sample(network: nn.Module, seen: Image, support: Mask, field: Callable[[int], Image]) -> Image:
             return diffusion.sample_deviation(
-                lambda r, t: self._estimate(network, r, seen, t)[1] * parts.known,
+                lambda r, t: self.estimate(network, r, seen, t)[1] * parts.known,
                 lambda k: field(k) * parts.known,
                 support,
                 self.schedule,
@@ -321,7 +222,7 @@ class PathoSyn(nn.Module):
         t = torch.full((len(r_c),), method.level, device=r_c.device)
         fresh = noise(len(times)) * parts.known
         r_t = diffusion.diffuse(decomposition.refine(r_c, there, parts.support, size), t, fresh, parts.support * parts.known, self.schedule)
-        r = self._estimate(self.eps, r_t, condition, t)[1] * parts.known
+        r = self.estimate(self.eps, r_t, condition, t)[1] * parts.known
         return self.from_scaled(diffusion.project(r if clamp is None else r.clamp(-clamp, clamp), parts.support))
 
     @torch.no_grad()

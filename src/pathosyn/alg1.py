@@ -1,0 +1,123 @@
+"""Alg. 1 on one batch: the terms of Eqs. 9 and 13 on pixels, Eq. 9 on the coarse deviation, and the adversarial stage's.
+
+Pure functions of a model, a batch and its f; `methods/pathosyn.py` says which player learns from which.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn.functional import avg_pool2d
+
+from pathosyn import decomposition, diffusion, losses, rng
+from pathosyn.types import Image, LesionBatch, Times
+
+if TYPE_CHECKING:
+    from pathosyn.methods.pathosyn import Parts, PathoSyn
+
+
+@dataclass(frozen=True)
+class Noised:
+    """One call of eps_theta in training: times, what counts, and the estimate with what it should have been."""
+
+    t: Times
+    counts: Image
+    where: Image
+    r0: Image
+    r0_hat: Image
+    wanted: Image
+    output: Image
+    x_hat: Image
+
+
+def noised(model: PathoSyn, batch: LesionBatch, parts: Parts, x_sub: Image, streams: Sequence[torch.Generator], *, last: bool = False) -> Noised:
+    """One call of eps_theta on noised deviations, at any t; `last`: at the draw's last call, where all that is known of r_0 is its coarse form."""
+    method, T = model.config.method, model.schedule.T  # noqa: N806 - the paper's letter
+    device, shape = batch.x.device, tuple(batch.x.shape[1:])
+    t = diffusion.training_times(rng.integers(streams, 1, T), T, times=method.times).to(device)
+    eps = rng.normal(streams, shape).to(device)
+    # A healthy hole has no lesion to learn from.
+    counts = parts.known * (~batch.healthy).to(batch.x.dtype)[:, None, None, None]
+    where = parts.support * counts
+    r0 = start = model.to_scaled(decomposition.deviation(batch.x, x_sub, where))
+    if last or model.coarse:
+        t = torch.full_like(t, method.level)
+        start = decomposition.refine(*decomposition.coarsen(r0, parts.support, method.coarse), parts.support, method.coarse)
+    # A missing contrast is 0 here as it is at the draw.
+    r_t = diffusion.diffuse(start, t, eps, parts.support * parts.known, model.schedule)
+    output, r0_hat = model.estimate(model.eps, r_t, model.condition(batch.x, x_sub, batch.m, parts), t)
+    # What is asked for gives r_0 itself, also where the noised start was its coarse form.
+    noise = eps if start is r0 else diffusion.predict_eps(r_t, r0, t, model.schedule)
+    wanted = diffusion.target(r0, noise, t, model.schedule, prediction=method.prediction)
+    x_hat = decomposition.recompose(batch.x, x_sub, model.from_scaled(r0_hat * parts.support), parts.S, kind=method.composition)
+    return Noised(t, counts, where, r0, r0_hat, wanted, output, x_hat)
+
+
+def structure_terms(model: PathoSyn, batch: LesionBatch, parts: Parts, x_sub: Image, streams: Sequence[torch.Generator]) -> dict[str, Tensor]:
+    """Eq. 9 on the coarse deviation."""
+    method, size = model.config.method, model.config.method.coarse
+    assert model.coarse is not None
+    counts = parts.known * (~batch.healthy).to(batch.x.dtype)[:, None, None, None]
+    r0, there = decomposition.coarsen(model.to_scaled(decomposition.deviation(batch.x, x_sub, parts.support * counts)), parts.support, size)
+    t = diffusion.training_times(rng.integers(streams, 1, model.schedule.T), model.schedule.T, times=method.times).to(r0.device)
+    eps = rng.normal(streams, tuple(r0.shape[1:])).to(r0.device)
+    r_t = diffusion.diffuse(r0, t, eps, there * parts.known, model.schedule)
+    output, r0_hat = model.estimate(model.coarse, r_t, avg_pool2d(model.condition(batch.x, x_sub, batch.m, parts), size), t)
+    diff = losses.diffusion_loss(diffusion.target(r0, eps, t, model.schedule, prediction=method.prediction), output, there * counts)
+    return {"diff": diff, "pat": losses.masked_mean((r0_hat - r0).abs(), there * counts), "loss": diff}
+
+
+def deviation_terms(model: PathoSyn, batch: LesionBatch, parts: Parts, noised: Noised) -> dict[str, Tensor]:
+    lam = model.config.method.weights
+    weight = _time_weight(model, noised.t)
+    printed = model.config.method.composition == "paper"
+    band = decomposition.ring(parts.G) * (noised.counts if printed else noised.where)
+    terms = losses.deviation_loss(
+        noised.r0_hat,
+        noised.r0,
+        noised.where,
+        band,
+        (1.0 - parts.support) * noised.counts,
+        lam_pat=lam.pat,
+        lam_ring=lam.ring,
+        lam_leak=lam.leak,
+        weight=weight,
+    )
+    terms["diff"] = losses.diffusion_loss(noised.wanted, noised.output, noised.where)
+    terms["syn"] = losses.synthesis_loss(noised.x_hat, batch.x, parts.S * (noised.counts if printed else noised.where), weight)
+    with torch.no_grad():
+        terms["std_r0"] = (losses.masked_mean((noised.r0 * model.r_scale.view(1, -1, 1, 1)) ** 2, noised.where)).sqrt()
+    return terms
+
+
+def _scores(model: PathoSyn, x: Image, batch: LesionBatch, parts: Parts) -> tuple[Tensor, Tensor]:
+    assert model.critic is not None
+    return model.critic(x * parts.known, batch.m, parts.S, parts.known.expand_as(x))
+
+
+def critic_terms(model: PathoSyn, batch: LesionBatch, parts: Parts, x_sub: Image, streams: Sequence[torch.Generator]) -> dict[str, Tensor]:
+    """Real windows against windows composed of r̂_0."""
+    with torch.no_grad():
+        fake = noised(model, batch, parts, x_sub, streams, last=True).x_hat
+    scores = zip(_scores(model, batch.x, batch, parts), _scores(model, fake, batch, parts), strict=True)
+    terms = dict(zip(("critic_patch", "critic_whole"), (losses.critic_loss(real, drawn) for real, drawn in scores), strict=True))
+    return {**terms, "loss": terms["critic_patch"] + terms["critic_whole"]}
+
+
+def sharp_terms(model: PathoSyn, batch: LesionBatch, parts: Parts, noised: Noised) -> dict[str, Tensor]:
+    """The adversarial term, and the low-pass term that keeps the structure."""
+    lam = model.config.method
+    patch, whole = _scores(model, noised.x_hat, batch, parts)
+    terms = {"adversary": -patch.mean() - whole.mean(), "low": losses.low_pass_loss(noised.r0_hat, noised.r0, noised.where)}
+    return {**terms, "loss": lam.adversary * terms["adversary"] + lam.low * terms["low"]}
+
+
+def _time_weight(model: PathoSyn, t: Times) -> Tensor | None:
+    """√ᾱ_t for ε-prediction in `default`: 1/√ᾱ_t in Eq. 12 would let t > 750 make up most of L_dev (DESIGN §3, 6)."""
+    if model.config.method.composition == "paper" or model.config.method.prediction != "eps":
+        return None
+    return diffusion.at(model.schedule.alpha_bar, t).flatten().sqrt().float()
