@@ -112,7 +112,7 @@ def sharp_terms(model: PathoSyn, batch: LesionBatch, parts: Parts, noised: Noise
     """The adversarial term, and the low-pass term that keeps the structure."""
     lam = model.config.method
     patch, whole = _scores(model, noised.x_hat, batch, parts)
-    terms = {"adversary": -patch.mean() - whole.mean(), "low": losses.low_pass_loss(noised.r0_hat, noised.r0, noised.where)}
+    terms = {"adversary": -losses.mean_or_0(patch) - whole.mean(), "low": losses.low_pass_loss(noised.r0_hat, noised.r0, noised.where)}
     return {**terms, "loss": lam.adversary * terms["adversary"] + lam.low * terms["low"]}
 
 

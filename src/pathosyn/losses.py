@@ -67,7 +67,12 @@ def synthesis_loss(x_hat: Image, x: Image, S: Image | Soft, weight: Weight | Non
 
 def critic_loss(real: Float[Tensor, "..."], fake: Float[Tensor, "..."]) -> Tensor:
     """The hinge loss of a critic (Lim & Ye 2017): max(0, 1 - real) + max(0, 1 + fake), each a mean. Equal scores of 0 give 2."""
-    return (1.0 - real).clamp(min=0.0).mean() + (1.0 + fake).clamp(min=0.0).mean()
+    return mean_or_0((1.0 - real).clamp(min=0.0)) + mean_or_0((1.0 + fake).clamp(min=0.0))
+
+
+def mean_or_0(scores: Float[Tensor, "..."]) -> Tensor:
+    """The mean, and 0 where there are no scores: a batch of specks has no patch that lies on a support."""
+    return scores.sum() / max(1, scores.numel())
 
 
 def low_pass_loss(r0_hat: Image, r0: Image, support: Image | Mask, *, size: int = 8) -> Tensor:

@@ -184,7 +184,8 @@ def _step(session: Session, method: Any, optimizer: torch.optim.Optimizer, batch
         remedy = "try a smaller --train.lr or --train.precision 32-true, in a new --run; if it stays, look at the data with `pathosyn check`"
         raise refuse(f"training step {step + 1}", found=f"a gradient that is not finite (loss {terms['loss'].item():g})", expected="numbers", remedy=remedy)
     optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
+    # All of it: the one who plays against the critic has left gradients there, and the critic's next step may not add them to its own.
+    session.method.zero_grad(set_to_none=True)
     values: Any = torch.stack([value.detach().float() for value in terms.values()])
     if fabric.world_size > 1:
         values = fabric.all_reduce(values, reduce_op="mean")

@@ -17,7 +17,10 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-NETWORKS = ("--networks.sub", "8", "8", "8", "8", "8", "--networks.eps", "8", "8")
+NETWORKS = (
+    *("--networks.sub", "8", "8", "8", "8", "8", "--networks.eps", "8", "8"),
+    *("--networks.coarse", "8", "8", "--networks.critic", "8", "8", "8"),
+)
 STEPS, FIRST_STAGE, VALIDATE = 8, 4, 5
 CHECKPOINTS = 3
 """Checkpoints fall on 3 (first stage), 4 (its end), 6 (the third's) and 8 (the fourth's; the second is step 5 alone)."""
