@@ -155,9 +155,11 @@ FREE = ("times", "solver", "eta", "spacing", "steps", "warmup", "noise_mm", "con
 
 def going_on(trained: Config, asked: Config) -> Config:
     """The config of a training that starts from the weights of another: the weights' own, but for `train`, the critic, and what is `FREE`."""
-    # A network that the weights do not hold yet may have any size.
-    coarse = asked.networks.coarse if trained.method.coarse == 1 else trained.networks.coarse
     method = replace(trained.method, **{name: getattr(asked.method, name) for name in FREE})
+    # A network that the weights do not hold yet may have any size and scale; one that they hold keeps both.
+    coarse = asked.networks.coarse
+    if trained.method.coarse > 1:
+        method, coarse = replace(method, coarse=trained.method.coarse, level=trained.method.level), trained.networks.coarse
     return replace(trained, method=method, networks=replace(trained.networks, critic=asked.networks.critic, coarse=coarse), train=asked.train)
 
 

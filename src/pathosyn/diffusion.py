@@ -193,6 +193,8 @@ def sample_deviation(
             share = 1.0 if solver == "ancestral" else eta
             z = noise(k + 1) if s > 0 and share > 0 else torch.zeros_like(r)
             r = ddim_step(r, r0_hat, t_b, s_b, z, schedule, eta=share) if solver == "ddim" else ancestral_step(r, r0_hat, t_b, s_b, z, schedule)
+        elif solver not in ("dpm2m", "sde-dpm2m"):
+            raise ValueError(f"no solver is called {solver}")
         else:
             fresh = noise(k + 1) if solver == "sde-dpm2m" and s > 0 else None
             last_time, last = before if before is not None else (t, None)

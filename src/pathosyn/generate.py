@@ -23,6 +23,8 @@ from pathosyn.writing import refuse_unwritable
 
 METHODS = ("pathosyn", *CONTROLS)
 BATCH_PIXELS = 131072
+LEAST = 24
+"""Lesion pixels that a donor must have: a window may show a lesion's rim alone."""
 DONORS = 8
 """Real lesions of other subjects that are looked at for the one whose mask fits best."""
 
@@ -56,6 +58,8 @@ def generate(
     slices = Slices(data, partition, contrasts=loaded.config.contrasts, every=False)
     _refuse_seen(slices, loaded, purpose)
     rows = chosen(slices, per_subject)
+    if not len(rows):
+        raise refuse(data, found=f"no lesion in the {partition} subjects", expected="lesion windows to draw on", remedy="prepare data with masks there")
     origin = Origin(slices.contrasts, fingerprint(slices), method, purpose, partition, loaded.sha256, seed)
     donors = _Donors(Slices(data, "train", contrasts=loaded.config.contrasts)) if method in NEEDS_DONOR else None
     with Writer(out, origin) as writer, track(len(rows) * per_lesion, f"generate {method}", "windows", show=progress) as bar:
@@ -95,26 +99,20 @@ class _Donors:
         self.rows = {side: np.flatnonzero(slices.windows["side"] == side) for side in slices.sides}
 
     def for_batch(self, batch: LesionBatch, seed: int) -> LesionBatch:
-        return _stacked([self._one(batch, b, seed) for b in range(len(batch))], self.slices)
+        return self.slices.lesion([self._one(batch, b, seed) for b in range(len(batch))])
+
+    def _lends(self, donor: int, batch: LesionBatch, b: int) -> bool:
+        return self.slices.subjects[donor] != batch.subject[b] and bool((self.slices.present[donor] >= batch.present[b].numpy()).all())
 
     def _one(self, batch: LesionBatch, b: int, seed: int) -> int:
         """Of a few lesions of other subjects that have this one's contrasts, the one whose mask fits best."""
-        side = batch.x.shape[-1]
-        table, present = self.slices.windows, batch.present[b].numpy()
-        able = [
-            row
-            for row in self.rows.get(side, ())
-            if (self.slices.present[table["subject"][row]] >= present).all() and self.slices.subjects[table["subject"][row]] != batch.subject[b]
-        ]
+        side, table = batch.x.shape[-1], self.slices.windows
+        able = [row for row in self.rows.get(side, ()) if table["lesion_pixels"][row] >= LEAST and self._lends(int(table["subject"][row]), batch, b)]
         if not able:
             raise refuse(self.slices.path, found=f"no training lesion of {side} pixels with these contrasts", expected="a donor", remedy="use another method")
         draw = np.random.default_rng(rng.seed_of(seed, batch.subject[b], batch.z[b], "donor"))
         some = draw.choice(able, min(DONORS, len(able)), replace=False).tolist()
         return int(some[closest(batch.m[b], self.slices.lesion(some).m)])
-
-
-def _stacked(rows: list[int], slices: Slices) -> LesionBatch:
-    return slices.lesion(rows)
 
 
 def _drawn(

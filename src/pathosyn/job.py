@@ -104,7 +104,7 @@ def ready(files: SubjectFiles, loaded: Loaded, wish: Wish) -> Job:
     for channel, name in enumerate(config.contrasts):
         if present[channel]:
             x[:, channel] = np.clip(scene.normalisers[name].apply(scene.images[name]), -CLIP, CLIP)
-    old, new = (np.where(scene.head, blend(config.method, m, scene.spacing, loaded), np.float32(0)) for m in (scene.seg > 0, m_new))
+    old, new = (np.where(scene.head | m, blend(config.method, m, scene.spacing, loaded), np.float32(0)) for m in (scene.seg > 0, m_new))
     job = Job(scan, scene, asked, loaded, x, present, m_new, old, new, warnings)
     done, whole = loaded.provenance.steps, config.train.steps
     if done < whole:  # before the second stage there is no lesion in them at all

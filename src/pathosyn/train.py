@@ -293,5 +293,6 @@ def _start(config: Config, start_from: Path | None) -> PathoSyn:
     loaded = load(start_from)
     method = build(going_on(loaded.config, config))
     # What the weights do not hold yet, a critic or the network of the coarse deviation, starts afresh.
-    method.load_state_dict(loaded.method.state_dict(), strict=False)
+    new = method.load_state_dict(loaded.method.state_dict(), strict=False)
+    assert not new.unexpected_keys and all(name.startswith(("critic.", "coarse.")) for name in new.missing_keys)
     return method.train()

@@ -101,7 +101,6 @@ def test_a_killed_run_ends_as_if_it_had_not_been(train: Cli, straight: Path, tmp
     same_end(run, straight)
 
 
-@pytest.mark.xfail(reason="as below: what sharp leaves in the critic's gradient is not in the checkpoint")
 def test_a_run_stopped_within_the_adversarial_stage_ends_as_if_it_had_not_been(train: Cli, straight: Path, tmp_path: Path) -> None:
     """At step 7, by a checkpoint that the straight run does not write; critic, averages and both optimisers come back."""
     run, flags = tmp_path / "run", ("--train.checkpoint-every", 7)
@@ -120,7 +119,6 @@ def test_a_run_stopped_within_the_adversarial_stage_ends_as_if_it_had_not_been(t
     assert changed(at_7["method"], ends[0]["method"], "sub.") == 0.0
 
 
-@pytest.mark.xfail(reason="what eps_theta's step leaves in the critic's gradient is still there at the critic's next step")
 def test_the_critic_learns_from_its_own_loss_alone(train: Cli, tmp_path: Path) -> None:
     """Each player starts from no gradient, whatever the other's loss passed through."""
     from pathosyn.methods.pathosyn import PathoSyn

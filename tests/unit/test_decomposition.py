@@ -234,3 +234,18 @@ def test_types_are_checked_where_they_are_stated() -> None:
 def test_feather_of_no_width_is_a_hard_edge() -> None:
     distance = torch.tensor([0.0, 1.5, 1.6, 40.0])
     assert dec.feather(distance, grow_mm=1.5, feather_mm=0.0).tolist() == [1, 1, 0, 0]
+
+
+def test_coarse_and_back() -> None:
+    """The mean over a cell's pixels of the support alone; a constant comes back exactly, also at a ragged rim; nothing outside."""
+    draw = torch.Generator().manual_seed(3)
+    support = torch.zeros(1, 1, 32, 32)
+    support[..., 5:23, 6:19] = 1
+    field = torch.randn(1, 2, 32, 32, generator=draw)
+    coarse, there = dec.coarsen(field, support, 4)
+    assert coarse.shape == (1, 2, 8, 8) and there.sum() == 5 * 4
+    assert coarse[0, 1, 1, 1] == pytest.approx(float(field[0, 1, 5:8, 6:8].mean()), abs=1e-5), "three rows and two columns of the support lie in this cell"
+    assert not coarse[:, :, there[0, 0] == 0].any()
+    flat = dec.refine(*dec.coarsen(torch.full_like(field, 2.5), support, 4), support, 4)
+    assert torch.allclose(flat, 2.5 * support.expand_as(flat), atol=1e-5)
+    assert not dec.refine(coarse, there, support, 4)[:, :, support[0, 0] == 0].any()

@@ -24,6 +24,7 @@ from pathosyn.data import store, workers
 from pathosyn.data.inpaint import inpaint
 from pathosyn.data.masks import blend_map
 from pathosyn.data.nifti import file_sha256, read_volume
+from pathosyn.data.normalise import foreground
 from pathosyn.data.prepare import prepare
 from pathosyn.data.subjects import find_subject, read_scan
 from pathosyn.data.windows import windows_of
@@ -103,7 +104,8 @@ def test_masks_supports_and_targets(prepared: Path, tiny_cohort: Path) -> None:
             blend = np.zeros(shape, np.float32)
             blend.reshape(-1)[index] = group["support_blend"]
             z, y, x = group.attrs["origin"]
-            expected = blend_map(labels > 0, scan.spacing[::-1], Geometry())
+            tissue = foreground([v.canonical().transpose(2, 1, 0) for v in scan.volumes.values()]) | (labels > 0)
+            expected = np.where(tissue, blend_map(labels > 0, scan.spacing[::-1], Geometry()), 0)
             np.testing.assert_array_equal(blend, expected[z : z + shape[0], y : y + shape[1], x : x + shape[2]])
             assert np.count_nonzero(expected) == index.size  # the crop cuts nothing off
             some = int(index[len(index) // 2] // (shape[1] * shape[2]))
@@ -139,14 +141,17 @@ def test_the_crop_keeps_the_lesion_and_eight_pixels(off_centre: tuple[Path, h5py
     depth, height, _ = group["seg"].shape
     assert (z, z + depth) == (1, 7)  # lesion from slice 1, head to slice 6
     assert (y, y + height) == (50 - 8, 120 + 8)
-    assert x == 40 - 4 - 8  # the lesion, its support (4 px: grown 1.5 and feathered 3), eight more
+    assert x == 40 - 8  # the lesion, which has no support off the head beyond itself, and eight more
     assert (group["seg"][()] > 0).sum() == 40 * 20 * 3
 
 
 def test_windows_are_those_of_the_uncropped_scan(off_centre: tuple[Path, h5py.Group]) -> None:
     folder, group = off_centre
-    blend = blend_map(read_scan(find_subject(folder)).labels.transpose(2, 1, 0) > 0, (5, 1, 1), Geometry())
-    expected = [(w.z, w.y, w.x, w.side) for w in windows_of(blend > 0, Geometry())]
+    scan = read_scan(find_subject(folder))
+    lesion = scan.labels.transpose(2, 1, 0) > 0
+    head = foreground([v.canonical().transpose(2, 1, 0) for v in scan.volumes.values()])
+    support = (blend_map(lesion, (5, 1, 1), Geometry()) > 0) & (head | lesion)
+    expected = [(w.z, w.y, w.x, w.side) for w in windows_of(support, Geometry())]
     stored = [(z + group.attrs["origin"][0], y + group.attrs["origin"][1], x + group.attrs["origin"][2], side) for z, y, x, side, _ in group["windows"]]
     assert stored == expected
 

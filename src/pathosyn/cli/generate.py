@@ -20,7 +20,7 @@ class GenerateVerb:
     data: Path
     """File that `pathosyn prepare` wrote."""
     out: Path
-    """Folder for the set; it must not exist."""
+    """Folder for the set: a new one, or an older set, which is replaced."""
     weights: Path | None = None
     """Weight file or name; the shipped weights if not given."""
     method: str = "pathosyn"
@@ -60,7 +60,7 @@ class GenerateVerb:
             seed=self.seed,
             steps=self.steps,
         )
-        print(f"set: {folder}\nnext: pathosyn evaluate realism --data {self.data} --synthetic NAME={folder} --out DIR")
+        print(f"set: {folder}\nnext: pathosyn evaluate realism --real {self.data} --synthetic NAME={folder} --out DIR")
         return 0
 
 

@@ -112,6 +112,9 @@ def _faults(verb: TrainVerb) -> list[Fault]:
     faults = outside("train", verb.train)
     for name in sorted({name for name in verb.contrasts if verb.contrasts.count(name) > 1}):
         faults.append(Fault("--contrasts", f"{name} twice", "each contrast once", "name it once"))
+    if (total := verb.train.substrate_share + verb.train.structure_share + verb.train.sharpen_share) > 1:
+        shares = "--train.substrate-share, --train.structure-share and --train.sharpen-share"
+        faults.append(Fault(shares, f"{total:g} together", "at most 1; what is left goes to the stage deviation", "give smaller shares"))
     if verb.start_from:
         return faults
     faults += outside("m", verb.m) + outside("networks", verb.networks)

@@ -30,7 +30,7 @@ class Scene:
     images   contrast → (Z, H, W) float32, native units
     seg      (Z, H, W) uint8 labels, 0 where there is no mask
     spacing  mm along z, y, x
-    S        (Z, H, W) blend map of the lesion, 0 off the head: what lies there is no tissue
+    S        (Z, H, W) blend map of the lesion, 0 off the head beyond the lesion itself: what lies there is no tissue
     head     (Z, H, W) bool foreground
     normalisers  contrast → intensity scale, fitted over the head without the support
     """
@@ -66,14 +66,14 @@ def scene_of(scan: Scan, geometry: Geometry) -> Scene:
     head = foreground(list(images.values()))
     support = blend > 0
     normalisers = {name: fit_normaliser(image, head, exclude=support) for name, image in images.items()}
-    return Scene(images, seg, spacing, np.where(head, blend, np.float32(0)), head, normalisers)
+    return Scene(images, seg, spacing, np.where(head | (seg > 0), blend, np.float32(0)), head, normalisers)
 
 
 def record_of(scan: Scan, contrasts: Sequence[str], geometry: Geometry, inpaint: str) -> Record:
     """Everything that is stored of a subject, cropped to its head and lesion. Raises ValueError as `scene_of` does."""
     scene = scene_of(scan, geometry)
     support = scene.S > 0
-    around = box_of(scene.head | support) or tuple(slice(0, n) for n in support.shape)
+    around = box_of(scene.head | support | (scene.seg > 0)) or tuple(slice(0, n) for n in support.shape)
     crop = grown_box(around, (0, _BORDER, _BORDER), support.shape)
     origin = tuple(s.start for s in crop)
     support, seg = support[crop], np.ascontiguousarray(scene.seg[crop])

@@ -41,7 +41,8 @@ class Origin:
 
 
 class Writer:
-    """Collects windows beside the final place; `finish` gives the set its name. Use as a context: nothing is left where the body fails."""
+    """Collects windows beside the final place, which they get when the context ends; nothing is left where its body fails. `folder` must not exist, or be
+    an older set, which is replaced."""
 
     def __init__(self, folder: Path, origin: Origin) -> None:
         self.folder, self.origin = folder, origin
@@ -49,6 +50,9 @@ class Writer:
         self.rows: list[dict[str, Any]] = []
 
     def __enter__(self) -> Writer:
+        if self.folder.exists() and not (self.folder / "set.json").is_file() and (not self.folder.is_dir() or any(self.folder.iterdir())):
+            found = "a folder with other files in it" if self.folder.is_dir() else "a file"
+            raise refuse(self.folder, found=found, expected="a new folder, or an older set to replace", remedy="give another --out")
         shutil.rmtree(self.part, ignore_errors=True)
         self.part.mkdir(parents=True)
         self.file = h5py.File(self.part / "windows.h5", "w")
@@ -87,12 +91,13 @@ class SyntheticSet:
         remedy = "make it with: pathosyn generate --data slices.h5 --method NAME --out DIR"
         try:
             about = json.loads((self.folder / "set.json").read_text())
-            self.rows = pd.read_csv(self.folder / "rows.csv", dtype={"subject": str})
-        except (OSError, ValueError) as error:
+            if (about.pop("format", None), about.pop("version", None)) != (FORMAT, VERSION):
+                raise refuse(self.folder, found="a set of another kind or version", expected=f"{FORMAT} {VERSION}", remedy=remedy)
+            self.origin = Origin(**{**about, "contrasts": tuple(about["contrasts"])})
+            # A subject may be called NA.
+            self.rows = pd.read_csv(self.folder / "rows.csv", dtype={"subject": str, "donor": str}, keep_default_na=False)
+        except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
             raise refuse(self.folder, found="no synthetic set", expected="a folder that `pathosyn generate` wrote", remedy=remedy) from error
-        if about.pop("format", None) != FORMAT or about.pop("version", None) != VERSION:
-            raise refuse(self.folder, found="a set of another kind or version", expected=f"{FORMAT} {VERSION}", remedy=remedy)
-        self.origin = Origin(**{**about, "contrasts": tuple(about["contrasts"])})
 
     def windows(self) -> Iterator[tuple[pd.Series, dict[str, np.ndarray]]]:
         """Each row with its arrays, float32: x_hat, x_sub (C, side, side), m, S (side, side); in the order of `rows`."""

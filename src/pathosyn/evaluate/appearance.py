@@ -55,7 +55,7 @@ def table(found: pd.DataFrame) -> pd.DataFrame:
     clean = found[np.isfinite(found["real"]) & np.isfinite(found["drawn"])]
     for (method, contrast, metric), some in clean.groupby(["method", "contrast", "metric"], sort=False):
         per = some.groupby("subject")[["real", "drawn"]].mean()
-        spread = float(some["real"].std()) or 1.0
+        spread = float(some["real"].std(ddof=0)) or 1.0
         gap = ((per["drawn"] - per["real"]) / spread).to_numpy()
         interval = bootstrap(lambda r, gap=gap: float(gap[r].mean()), list(per.index))  # type: ignore[misc]
         real, drawn = float(per["real"].mean()), float(per["drawn"].mean())

@@ -1,7 +1,8 @@
 """Does the method draw many lesions, and its own? Spread over seeds against spread over real lesions, and the nearest training lesion.
 
 A lesion is described by its deviation-like picture: the window less its tissue's mean beyond the rim, its bounding box brought to 24×24 pixels, all
-contrasts, 0 outside the mask. Distances are root mean squares over the pixels of the mask that two lesions share or either has.
+contrasts, 0 outside the mask, and the mask itself. The distance of two lesions is the root mean square over all planes and pixels, the smaller of both
+ways round.
 """
 
 from __future__ import annotations

@@ -66,6 +66,8 @@ def pairs(data: str | Path, sets: Sequence[SyntheticSet], *, views: bool = False
                         # Judged is the support, not the mask: there the drawn tissue ends.
                         where = drawn["S"] > 0 if label else scene.S > 0
                         seen.append((cnn.centred(x * known).astype(np.float16), cnn.centred(where[None]), scene.present))
+    if len(set(subjects)) < 2:
+        raise refuse("--synthetic", found=f"{len(set(subjects))} subjects with a lesion to judge", expected="at least 2", remedy="draw on more subjects")
     shown = cnn.Views(*(np.stack(part) for part in zip(*seen, strict=True))) if seen else None
     return Pairs(pd.DataFrame(rows), np.array(subjects), np.array(judged), np.array(fake), shown)
 

@@ -1,0 +1,45 @@
+"""Join two trainings that went on from the same weights: the coarse network of one, the last call (eps_theta) of the other.
+
+    python tools/join_weights.py STRUCTURE.safetensors SHARPENED.safetensors --out JOINED.safetensors
+
+The stages `structure` and `sharpen` do not depend on each other once f_sub and the scale of r stand, so they can be trained side by side. Refuses weights
+whose f_sub or scale differ.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from pathosyn.checkpoint import load, save_weights
+
+
+def main() -> int:
+    """Write the joined file; 2 where the two do not belong together."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("structure", type=Path)
+    parser.add_argument("sharpened", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    given = parser.parse_args()
+    structure, sharpened = load(given.structure), load(given.sharpened)
+    ours, theirs = structure.method.state_dict(), sharpened.method.state_dict()
+    shared = [name for name in ours if name.startswith("sub.") or name in ("r_scale", "r_max")]
+    if differing := [name for name in shared if not torch.equal(ours[name], theirs[name])]:
+        print(f"found weights whose {differing[0]} differs; expected two trainings from the same weights; give such a pair", file=sys.stderr)
+        return 2
+    joined = sharpened.method
+    assert joined.coarse is not None and structure.method.coarse is not None
+    joined.coarse.load_state_dict(structure.method.coarse.state_dict())
+    joined.config = replace(joined.config, method=replace(structure.config.method, adversary=sharpened.config.method.adversary))
+    steps = structure.provenance.steps + sharpened.provenance.steps
+    save_weights(given.out, joined, replace(sharpened.provenance, steps=max(steps, joined.config.train.steps), parent=structure.sha256))
+    print(f"{given.out}: coarse network of {structure.sha256[:12]}, eps_theta of {sharpened.sha256[:12]}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
