@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import bad_scans
+import bad_sets
 import bad_training
 import bad_weights
 from bad_world import Case
 
-CASES: list[Case] = [*bad_training.LINES, *bad_scans.CASES, *bad_weights.CASES, *bad_training.PREPARE, *bad_training.TRAIN]
+CASES: list[Case] = [*bad_training.LINES, *bad_scans.CASES, *bad_weights.CASES, *bad_training.PREPARE, *bad_training.TRAIN, *bad_sets.CASES]

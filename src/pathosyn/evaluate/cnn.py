@@ -16,10 +16,10 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from pathosyn.networks import bf16_pays, fine_detail
 
-SIDE = 96
+SIDE = 64
 """Windows are cut or padded to this many pixels around their centre, so that they batch."""
 BATCH = 16
-STEPS = 400
+STEPS = 300
 RATE = 1e-3
 
 
