@@ -94,25 +94,38 @@ def deviation_terms(model: PathoSyn, batch: LesionBatch, parts: Parts, noised: N
     return terms
 
 
-def _scores(model: PathoSyn, x: Image, batch: LesionBatch, parts: Parts) -> tuple[Tensor, Tensor]:
+def _scores(model: PathoSyn, x: Image, batch: LesionBatch, parts: Parts, shifts: Tensor) -> tuple[Tensor, Tensor]:
+    """The critic's scores of windows that are moved by `shifts` (B, 2) pixels: its patches lie on a grid, on which eps_theta would otherwise learn to
+    set dots that suit them."""
     assert model.critic is not None
-    return model.critic(x * parts.known, batch.m, parts.S, parts.known.expand_as(x))
+
+    def moved(field: Image) -> Image:
+        return torch.stack([one.roll((int(dy), int(dx)), dims=(1, 2)) for one, (dy, dx) in zip(field, shifts.tolist(), strict=True)])
+
+    return model.critic(moved(x * parts.known), moved(batch.m), moved(parts.S), parts.known.expand_as(x))
+
+
+def _shifts(streams: Sequence[torch.Generator]) -> Tensor:
+    """(B, 2), each 0…7 pixels."""
+    return torch.stack([rng.integers(streams, 0, 7), rng.integers(streams, 0, 7)], dim=1)
 
 
 def critic_terms(model: PathoSyn, batch: LesionBatch, parts: Parts, x_sub: Image, streams: Sequence[torch.Generator]) -> dict[str, Tensor]:
     """Real windows against windows composed of r̂_0."""
     with torch.no_grad():
         fake = noised(model, batch, parts, x_sub, streams, last=True).x_hat
-    scores = zip(_scores(model, batch.x, batch, parts), _scores(model, fake, batch, parts), strict=True)
+    shifts = _shifts(streams)
+    scores = zip(_scores(model, batch.x, batch, parts, shifts), _scores(model, fake, batch, parts, shifts), strict=True)
     terms = dict(zip(("critic_patch", "critic_whole"), (losses.critic_loss(real, drawn) for real, drawn in scores), strict=True))
     return {**terms, "loss": terms["critic_patch"] + terms["critic_whole"]}
 
 
-def sharp_terms(model: PathoSyn, batch: LesionBatch, parts: Parts, noised: Noised) -> dict[str, Tensor]:
+def sharp_terms(model: PathoSyn, batch: LesionBatch, parts: Parts, x_sub: Image, streams: Sequence[torch.Generator]) -> dict[str, Tensor]:
     """The adversarial term, and the low-pass term that keeps the structure."""
     lam = model.config.method
-    patch, whole = _scores(model, noised.x_hat, batch, parts)
-    terms = {"adversary": -losses.mean_or_0(patch) - whole.mean(), "low": losses.low_pass_loss(noised.r0_hat, noised.r0, noised.where)}
+    drawn = noised(model, batch, parts, x_sub, streams, last=True)
+    patch, whole = _scores(model, drawn.x_hat, batch, parts, _shifts(streams))
+    terms = {"adversary": -losses.mean_or_0(patch) - whole.mean(), "low": losses.low_pass_loss(drawn.r0_hat, drawn.r0, drawn.where)}
     return {**terms, "loss": lam.adversary * terms["adversary"] + lam.low * terms["low"]}
 
 

@@ -8,6 +8,7 @@ are not a Wide-ResNet to the letter: they have no dropout and take their width f
 from __future__ import annotations
 
 import math
+from itertools import combinations
 
 import torch
 from torch import Tensor, nn
@@ -104,7 +105,7 @@ class Critic(nn.Module):
         _check_widths("networks.critic", widths, length=3)
         first, second, third = widths
         self.features = nn.Sequential(
-            nn.Conv2d(5 * contrasts + 2, first, 3, padding=1),
+            nn.Conv2d(5 * contrasts + contrasts * (contrasts - 1) // 2 + 2, first, 3, padding=1),
             nn.LeakyReLU(0.2),
             *_critic_block(first, second, kernel=4, stride=2),
             *_critic_block(second, third, kernel=4, stride=2),
@@ -115,7 +116,10 @@ class Critic(nn.Module):
 
     def forward(self, x: Image, m: Mask, S: Mask, flags: Image) -> tuple[Tensor, Tensor]:  # noqa: N803 - the paper's letter
         """x and flags (B, C, H, W), m and S (B, 1, H, W) → scores of the patches on the support (n,), and of the windows (B,)."""
-        maps = self.features(torch.cat([x, *fine_detail(x), m, S, flags], dim=1)).float()
+        fine, size, middle = fine_detail(x)
+        # Grain that two contrasts share is anatomy: its sign is in the products, which convolutions find late.
+        shared = [fine[:, a : a + 1] * fine[:, b : b + 1] for a, b in combinations(range(x.shape[1]), 2)]
+        maps = self.features(torch.cat([x, fine, size, middle, *shared, m, S, flags], dim=1)).float()
         inside = avg_pool2d((S > 0).to(maps.dtype), 4)
         mass = inside.sum(dim=(2, 3)).clamp(min=1e-6)
         mean = (maps * inside).sum(dim=(2, 3)) / mass

@@ -161,7 +161,7 @@ class PathoSyn(nn.Module):
         if player == "critic":
             return alg1.critic_terms(self, batch, parts, x_sub, rng)
         if player == "sharp":
-            return alg1.sharp_terms(self, batch, parts, alg1.noised(self, batch, parts, x_sub, rng, last=True))
+            return alg1.sharp_terms(self, batch, parts, x_sub, rng)
         if player == "coarse":
             return alg1.structure_terms(self, batch, parts, x_sub, rng)
         lam = self.config.method.weights
