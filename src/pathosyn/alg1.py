@@ -121,12 +121,13 @@ def critic_terms(model: PathoSyn, batch: LesionBatch, parts: Parts, x_sub: Image
 
 
 def sharp_terms(model: PathoSyn, batch: LesionBatch, parts: Parts, x_sub: Image, streams: Sequence[torch.Generator]) -> dict[str, Tensor]:
-    """The adversarial term, and the low-pass term that keeps the structure."""
+    """The adversarial term, the low-pass term that keeps the structure, and Eq. 9."""
     lam = model.config.method
     drawn = noised(model, batch, parts, x_sub, streams, last=True)
     patch, whole = _scores(model, drawn.x_hat, batch, parts, _shifts(streams))
     terms = {"adversary": -losses.mean_or_0(patch) - whole.mean(), "low": losses.low_pass_loss(drawn.r0_hat, drawn.r0, drawn.where)}
-    return {**terms, "loss": lam.adversary * terms["adversary"] + lam.low * terms["low"]}
+    terms["diff"] = losses.diffusion_loss(drawn.wanted, drawn.output, drawn.where)
+    return {**terms, "loss": lam.adversary * terms["adversary"] + lam.low * terms["low"] + lam.anchor * terms["diff"]}
 
 
 def _time_weight(model: PathoSyn, t: Times) -> Tensor | None:

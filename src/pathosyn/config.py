@@ -88,10 +88,12 @@ class Method:
     texture; 1: it runs on the pixels (the paper)."""
     level: int = 250
     """The t of the last call. Its noise hides what the coarse deviation does not hold."""
-    adversary: float = 0.25
+    adversary: float = 0.1
     """λ of the adversarial term on the last call's r̂_0: a critic tells composed windows from real ones, and eps_theta learns to pass; 0: none."""
     low: float = 1.0
     """λ of the L1 between r̂_0 and r_0 averaged over 8×8 pixels at the last call: the critic may change the texture, not the structure."""
+    anchor: float = 0.5
+    """λ of Eq. 9 beside them: without it the critic's blind spots fill with dots, most of all where a contrast is missing."""
     weights: Weights = field(default_factory=Weights)
 
 
@@ -149,7 +151,7 @@ class Config:
     name: str = "pathosyn"
 
 
-FREE = ("times", "solver", "eta", "spacing", "steps", "warmup", "noise_mm", "context", "coarse", "level", "adversary", "low", "weights")
+FREE = ("times", "solver", "eta", "spacing", "steps", "warmup", "noise_mm", "context", "coarse", "level", "adversary", "low", "anchor", "weights")
 """The decisions that may change between a training and the one that goes on from its weights: how to train and how to draw, not what a number means."""
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pathosyn import losses, rng
+from pathosyn import alg1, losses, rng
 from pathosyn.config import Method, default, paper
 from pathosyn.diffusion import predict_eps, target
 from pathosyn.methods.pathosyn import PathoSyn
@@ -35,8 +35,9 @@ def method(tiny: Tiny) -> PathoSyn:
 
 @pytest.fixture
 def patches(monkeypatch: pytest.MonkeyPatch, method: PathoSyn) -> list[tuple[Tensor, ...]]:
-    """What the critic is shown, call by call: x, m, S, flags."""
+    """What the critic is shown, call by call: x, m, S, flags. Nothing is moved."""
     assert method.critic is not None
+    monkeypatch.setattr(alg1, "_shifts", lambda streams: torch.zeros(len(streams), 2, dtype=torch.long))
     seen: list[tuple[Tensor, ...]] = []
     original = method.critic.forward
 
@@ -102,7 +103,25 @@ def test_sharp_is_judged_on_every_window_and_weighs_its_two_terms(method: PathoS
     patch, whole = method.critic(*patches[0])
     assert terms["adversary"].item() == pytest.approx((-patch.mean() - whole.mean()).item(), rel=1e-5)
     lam = method.config.method
-    assert terms["loss"].item() == pytest.approx((lam.adversary * terms["adversary"] + lam.low * terms["low"]).item(), rel=1e-5)
+    assert terms["loss"].item() == pytest.approx((lam.adversary * terms["adversary"] + lam.low * terms["low"] + lam.anchor * terms["diff"]).item(), rel=1e-5)
+
+
+def test_the_critic_sees_the_scan_and_the_drawn_window_moved_alike(method: PathoSyn, batch_of: Batches, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By up to seven pixels, another way for each window: a dot at a fixed place of the critic's grid gains nothing."""
+    assert method.critic is not None
+    seen: list[tuple[Tensor, ...]] = []
+    original = method.critic.forward
+    monkeypatch.setattr(method.critic, "forward", lambda *given: (seen.append(given), original(*given))[1])
+    batch = batch_of()
+    method.losses(batch, player="critic", rng=streams())
+    shifts = alg1._shifts([g.manual_seed(i) for i, g in enumerate(streams(64))])
+    assert shifts.min() == 0 and shifts.max() == 7 and len({tuple(s) for s in shifts.tolist()}) > 20
+    moves = []
+    for i in range(3):
+        (found,) = [(dy, dx) for dy in range(8) for dx in range(8) if torch.equal(batch.m[i].roll((dy, dx), dims=(1, 2)), seen[0][1][i])][:1]
+        moves.append(found)
+        assert torch.equal(seen[0][0][i], batch.x[i].roll(found, dims=(1, 2))) and torch.equal(seen[1][2][i], batch.S[i].roll(found, dims=(1, 2)))
+    assert len(set(moves)) > 1
 
 
 @pytest.mark.parametrize("player, calls", [("critic", 1), ("sharp", 1), ("eps", 1)])

@@ -11,7 +11,7 @@ from pathosyn import figures
 from pathosyn.data.synthetic import SyntheticSet
 from pathosyn.evaluate.realism import Scene, matching
 
-SHEET = 10
+SHEET = 20
 """Lesions on one sheet."""
 SIDE = 96
 LARGEST = 160
