@@ -203,7 +203,6 @@ FLAGS = [
     Case("two numbers for a point", lambda p: p.insert("--at", 1, 2, "--size-mm", 4), ("--at",), parser=True),
     Case("word for a number", lambda p: p.insert("--replicates", "two"), ("--replicates",), parser=True),
     Case("no --out", lambda p: p.argv("insert", p.world.cohort, "--weights", p.world.weights), ("--out",), parser=True),
-    Case("no --weights", lambda p: p.argv("heal", p.world.cohort, "--out", p.out), ("--weights",), parser=True),
 ]
 
 

@@ -70,7 +70,7 @@ def make_weights(path: Path, contrasts: Sequence[str] = CONTRASTS, **method: Any
     from pathosyn.config import Config, Method, Networks
     from pathosyn.methods import build
 
-    config = Config(tuple(contrasts), method=Method(timesteps=50, steps=2, **method), networks=Networks((8, 8, 8, 8, 8), (8, 8)))
+    config = Config(tuple(contrasts), method=Method(timesteps=50, level=12, steps=2, **method), networks=Networks((8, 8, 8, 8, 8), (8, 8)))
     save_weights(path, build(config), Provenance(steps=config.train.steps))
     return path
 

@@ -63,7 +63,9 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     from importlib.metadata import version
 
     assert ended("--version") == 0
-    assert capsys.readouterr().out.strip() == f"pathosyn {version('pathosyn')}"
+    first, weights, *terms = capsys.readouterr().out.strip().splitlines()
+    assert first == f"pathosyn {version('pathosyn')} (Apache-2.0)" and weights.startswith("weights glioma 1, sha256 ")
+    assert "non-commercial" in " ".join(terms), "the terms of the data travel with the weights"
 
 
 @pytest.mark.parametrize("verb", FLAGS)

@@ -121,7 +121,8 @@ def test_a_judge_never_learns_from_the_subjects_it_judges(judge: str, softened: 
         monkeypatch.setattr(cnn, "score", score)
     judged(judge, softened, "lesion")
     everyone = set(softened.subjects.tolist())
-    assert len(seen) == realism.FOLDS and all(learned and asked and not learned & asked and learned | asked == everyone for learned, asked in seen)
+    folds = realism.FOLDS if judge == "trees" else realism.CNN_FOLDS
+    assert len(seen) == folds and all(learned and asked and not learned & asked and learned | asked == everyone for learned, asked in seen)
     assert set().union(*(asked for _, asked in seen)) == everyone
 
 
@@ -161,12 +162,12 @@ def test_every_judge_and_region_has_its_row(softened: Pairs) -> None:
 def test_centred_cuts_or_pads_around_the_middle(side: int) -> None:
     plane = np.arange(side * side, dtype=float).reshape(1, side, side) + 1
     found = cnn.centred(plane)
-    assert found.shape == (1, 96, 96)
-    start = abs(96 - side) // 2
-    if side <= 96:
+    assert found.shape == (1, cnn.SIDE, cnn.SIDE)
+    start = abs(cnn.SIDE - side) // 2
+    if side <= cnn.SIDE:
         assert np.array_equal(found[:, start : start + side, start : start + side], plane) and found.sum() == plane.sum()
     else:
-        assert np.array_equal(found, plane[:, start : start + 96, start : start + 96])
+        assert np.array_equal(found, plane[:, start : start + cnn.SIDE, start : start + cnn.SIDE])
 
 
 def test_blanked_and_whole_views_are_what_they_say(softened: Pairs, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,7 +178,7 @@ def test_blanked_and_whole_views_are_what_they_say(softened: Pairs, monkeypatch:
         return np.zeros(int(judge.sum()))
 
     monkeypatch.setattr(cnn, "score", score)
-    for region in realism.CNN_REGIONS:
+    for region in ("lesion", "whole image", "background"):
         realism.network(softened, region)
     assert softened.views is not None
     where = np.asarray(softened.views.where)

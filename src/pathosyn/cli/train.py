@@ -120,6 +120,8 @@ def _faults(verb: TrainVerb) -> list[Fault]:
     faults += outside("m", verb.m) + outside("networks", verb.networks)
     if not faults and verb.m.steps > verb.m.timesteps:
         faults.append(Fault("--m.steps", str(verb.m.steps), f"1…{verb.m.timesteps}", "give fewer, or more --m.timesteps"))
+    if not faults and verb.m.coarse > 1 and verb.m.level > verb.m.timesteps:
+        faults.append(Fault("--m.level", str(verb.m.level), f"1…{verb.m.timesteps}", "give a smaller one, or more --m.timesteps"))
     if verb.m.beta_end < verb.m.beta_start:
         faults.append(Fault("--m.beta-end", f"{verb.m.beta_end:g}", f"at least --m.beta-start, {verb.m.beta_start:g}", "give a larger one"))
     if verb.m.prediction == "eps" and verb.m.zero_terminal_snr:

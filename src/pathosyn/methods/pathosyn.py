@@ -44,6 +44,8 @@ class PathoSyn(nn.Module):
         contrasts, method = len(config.contrasts), config.method
         if method.prediction == "eps" and method.zero_terminal_snr:
             raise ValueError("prediction='eps' cannot start at zero SNR, where r_T holds no r_0: set zero_terminal_snr=False")
+        if method.coarse > 1 and not 1 <= method.level <= method.timesteps:
+            raise ValueError(f"level must lie in 1…{method.timesteps}, got {method.level}")
         self.sub = SubstrateNetwork(contrasts, config.networks.sub, fill=method.fill)
         self.eps = DeviationNetwork(contrasts, 2 * contrasts + 2, config.networks.eps, config.networks.blocks)
         self.coarse = DeviationNetwork(contrasts, 2 * contrasts + 2, config.networks.coarse, config.networks.blocks) if method.coarse > 1 else None
