@@ -97,7 +97,7 @@ class DeviationNetwork(nn.Module):
 class Critic(nn.Module):
     """Tells composed windows from real ones: a score for every 4×4 patch, and one for the whole lesion from its features' mean and spread.
 
-    It is shown the window's fine detail beside the window (`fine_detail`): left to find it, it needs ten times as many steps. It sees 20 pixels around
+    It is shown the window's fine detail beside the window (`fine_detail`): left to find it, it learns far more slowly. It sees 20 pixels around
     each patch: texture, sharpness and rim, beside the scan's own tissue. H, W multiples of 4."""
 
     def __init__(self, contrasts: int, widths: tuple[int, ...]) -> None:
