@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from pathosyn.checkpoint import load, save_weights
+from pathosyn.checkpoint import STATISTICS, load, save_weights
 
 
 def main() -> int:
@@ -27,14 +27,13 @@ def main() -> int:
     given = parser.parse_args()
     structure, sharpened = load(given.structure), load(given.sharpened)
     ours, theirs = structure.method.state_dict(), sharpened.method.state_dict()
-    shared = [name for name in ours if name.startswith("sub.") or name in ("r_scale", "r_max")]
+    shared = [name for name in ours if name.startswith("sub.") or name in STATISTICS]
     if differing := [name for name in shared if not torch.equal(ours[name], theirs[name])]:
         print(f"found weights whose {differing[0]} differs; expected two trainings from the same weights; give such a pair", file=sys.stderr)
         return 2
     joined = sharpened.method
     assert joined.coarse is not None and structure.method.coarse is not None
     joined.coarse.load_state_dict(structure.method.coarse.state_dict())
-    joined.config = replace(joined.config, method=replace(structure.config.method, adversary=sharpened.config.method.adversary))
     steps = structure.provenance.steps + sharpened.provenance.steps
     save_weights(given.out, joined, replace(sharpened.provenance, steps=max(steps, joined.config.train.steps), parent=structure.sha256))
     print(f"{given.out}: coarse network of {structure.sha256[:12]}, eps_theta of {sharpened.sha256[:12]}")

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from pathosyn import decomposition, diffusion, losses, rng
+from pathosyn import coarse, decomposition, diffusion, losses, rng, texture
 from pathosyn.types import Image, LesionBatch, Times
 
 if TYPE_CHECKING:
@@ -44,12 +44,16 @@ def noised(model: PathoSyn, batch: LesionBatch, parts: Parts, x_sub: Image, stre
     counts = parts.known * (~batch.healthy).to(batch.x.dtype)[:, None, None, None]
     where = parts.support * counts
     r0 = start = model.to_scaled(decomposition.deviation(batch.x, x_sub, where))
+    form = there = None
     if last or model.coarse:
         t = torch.full_like(t, method.level)
-        start = decomposition.refine(*decomposition.coarsen(r0, parts.support, method.coarse), parts.support, method.coarse)
+        form, there = coarse.form(model, r0, batch.x, parts)
+        start = decomposition.refine(form[:, : shape[0]], there, parts.support, method.coarse)
     # A missing contrast is 0 here as it is at the draw.
     r_t = diffusion.diffuse(start, t, eps, parts.support * parts.known, model.schedule)
-    output, r0_hat = model.estimate(model.eps, r_t, model.condition(batch.x, x_sub, batch.m, parts), t)
+    white = rng.normal(streams, (1, *shape[1:])).to(device) if method.grain else None
+    seen = coarse.seen(model, model.condition(batch.x, x_sub, batch.m, parts), batch.x, parts, white, form=form, there=there)
+    output, r0_hat = model.estimate(model.eps, r_t, seen, t)
     # What is asked for gives r_0 itself, also where the noised start was its coarse form.
     noise = eps if start is r0 else diffusion.predict_eps(r_t, r0, t, model.schedule)
     wanted = diffusion.target(r0, noise, t, model.schedule, prediction=method.prediction)
@@ -58,15 +62,17 @@ def noised(model: PathoSyn, batch: LesionBatch, parts: Parts, x_sub: Image, stre
 
 
 def structure_terms(model: PathoSyn, batch: LesionBatch, parts: Parts, x_sub: Image, streams: Sequence[torch.Generator]) -> dict[str, Tensor]:
-    """Eq. 9 on the coarse deviation."""
-    method, size = model.config.method, model.config.method.coarse
+    """Eq. 9 on the coarse form of the deviation."""
+    method = model.config.method
     assert model.coarse is not None
     counts = parts.known * (~batch.healthy).to(batch.x.dtype)[:, None, None, None]
-    r0, there = decomposition.coarsen(model.to_scaled(decomposition.deviation(batch.x, x_sub, parts.support * counts)), parts.support, size)
+    r0, there = coarse.form(model, model.to_scaled(decomposition.deviation(batch.x, x_sub, parts.support * counts)), batch.x, parts)
+    several = r0.shape[1] // batch.x.shape[1]
+    known, counts = parts.known.repeat(1, several, 1, 1), counts.repeat(1, several, 1, 1)
     t = diffusion.training_times(rng.integers(streams, 1, model.schedule.T), model.schedule.T, times=method.times).to(r0.device)
     eps = rng.normal(streams, tuple(r0.shape[1:])).to(r0.device)
-    r_t = diffusion.diffuse(r0, t, eps, there * parts.known, model.schedule)
-    output, r0_hat = model.estimate(model.coarse, r_t, avg_pool2d(model.condition(batch.x, x_sub, batch.m, parts), size), t)
+    r_t = diffusion.diffuse(r0, t, eps, there * known, model.schedule)
+    output, r0_hat = model.estimate(model.coarse, r_t, avg_pool2d(model.condition(batch.x, x_sub, batch.m, parts), method.coarse), t)
     diff = losses.diffusion_loss(diffusion.target(r0, eps, t, model.schedule, prediction=method.prediction), output, there * counts)
     return {"diff": diff, "pat": losses.masked_mean((r0_hat - r0).abs(), there * counts), "loss": diff}
 
@@ -121,13 +127,22 @@ def critic_terms(model: PathoSyn, batch: LesionBatch, parts: Parts, x_sub: Image
 
 
 def sharp_terms(model: PathoSyn, batch: LesionBatch, parts: Parts, x_sub: Image, streams: Sequence[torch.Generator]) -> dict[str, Tensor]:
-    """The adversarial term, the low-pass term that keeps the structure, and Eq. 9."""
+    """What the last call learns from: patches like the real ones, the critic's word, the coarse form that it was given, and Eq. 9."""
     lam = model.config.method
     drawn = noised(model, batch, parts, x_sub, streams, last=True)
-    patch, whole = _scores(model, drawn.x_hat, batch, parts, _shifts(streams))
-    terms = {"adversary": -losses.mean_or_0(patch) - whole.mean(), "low": losses.low_pass_loss(drawn.r0_hat, drawn.r0, drawn.where)}
+    terms = {"low": losses.low_pass_loss(drawn.r0_hat, drawn.r0, drawn.where, size=lam.coarse)}
+    loss = lam.low * terms["low"]
+    if lam.patches:
+        filters = texture.directions(batch.x.shape[1], streams[0]).to(batch.x.device)
+        x, places = batch.x * parts.known, texture.regions(batch.m, parts.S)
+        terms["patches"] = texture.distance(drawn.x_hat * parts.known, x, places, texture.around(x, parts.S), filters)
+        loss = loss + lam.patches * terms["patches"]
+    if lam.adversary:
+        patch, whole = _scores(model, drawn.x_hat, batch, parts, _shifts(streams))
+        terms["adversary"] = -losses.mean_or_0(patch) - whole.mean()
+        loss = loss + lam.adversary * terms["adversary"]
     terms["diff"] = losses.diffusion_loss(drawn.wanted, drawn.output, drawn.where)
-    return {**terms, "loss": lam.adversary * terms["adversary"] + lam.low * terms["low"] + lam.anchor * terms["diff"]}
+    return {**terms, "loss": loss + lam.anchor * terms["diff"]}
 
 
 def _time_weight(model: PathoSyn, t: Times) -> Tensor | None:

@@ -15,10 +15,13 @@ if TYPE_CHECKING:
     from pathosyn.methods.pathosyn import PathoSyn
 
 FORMAT = "pathosyn-weights"
-VERSION = "2"
-BEFORE = {"1": {"times": "uniform", "context": "outside", "coarse": 1, "adversary": 0.0}}
+VERSION = "3"
+BEFORE = {
+    "1": {"times": "uniform", "context": "outside", "grain": False, "roughness": False, "coarse": 1, "patches": 0.0, "adversary": 0.0},
+    "2": {"grain": False, "roughness": False, "patches": 0.0},
+}
 """Older formats that are still read: what their methods did, in the fields that they did not have."""
-STATISTICS = ("r_scale", "r_max")
+STATISTICS = ("r_scale", "r_max", "rough_mean", "rough_std")
 CRITIC = "critic."
 """What the training needs and the drawing does not: these tensors stay in the run's state and are not shipped."""
 

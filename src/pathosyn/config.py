@@ -83,17 +83,23 @@ class Method:
     """Correlation length along z of the noise field, mm; 0: slices independent."""
     context: Literal["outside", "blend"] = "blend"
     """What eps_theta sees of the scan. outside: nothing of it under the support. blend: (1-S) of it in the feather, as the composition keeps it."""
+    grain: bool = True
+    """eps_theta also sees noise with the spectrum of the scan's own healthy tissue (`texture.own_grain`), from which to make the lesion's."""
+    roughness: bool = True
+    """The coarse form of r_0 holds, beside each cell's mean, how rough the cell is beside the scan's own grain; the last call draws texture as rough."""
     coarse: int = 4
     """The diffusion runs on r_0 averaged over `coarse` × `coarse` pixels (its structure), and one last call at full resolution at t = `level` draws the
     texture; 1: it runs on the pixels (the paper)."""
     level: int = 250
     """The t of the last call. Its noise hides what the coarse deviation does not hold."""
-    adversary: float = 0.1
+    adversary: float = 0.0
     """λ of the adversarial term on the last call's r̂_0: a critic tells composed windows from real ones, and eps_theta learns to pass; 0: none."""
     low: float = 1.0
     """λ of the L1 between r̂_0 and r_0 averaged over 8×8 pixels at the last call: the critic may change the texture, not the structure."""
-    anchor: float = 0.5
-    """λ of Eq. 9 beside them: without it the critic's blind spots fill with dots, most of all where a contrast is missing."""
+    patches: float = 1.0
+    """λ of the distance between the patches of the composed lesion and of the real one at the last call (`texture.distance`)."""
+    anchor: float = 0.05
+    """λ of Eq. 9 beside them: what can be known of each pixel."""
     weights: Weights = field(default_factory=Weights)
 
 
@@ -151,7 +157,7 @@ class Config:
     name: str = "pathosyn"
 
 
-FREE = ("times", "solver", "eta", "spacing", "steps", "warmup", "noise_mm", "context", "coarse", "level", "adversary", "low", "anchor", "weights")
+FREE = ("times", "solver", "eta", "spacing", "steps", "warmup", "noise_mm", "context", "coarse", "level", "adversary", "low", "patches", "anchor", "weights")
 """The decisions that may change between a training and the one that goes on from its weights: how to train and how to draw, not what a number means."""
 
 
@@ -160,6 +166,7 @@ def going_on(trained: Config, asked: Config) -> Config:
     method = replace(trained.method, **{name: getattr(asked.method, name) for name in FREE})
     # A network that the weights do not hold yet may have any size and scale; one that they hold keeps both.
     coarse = asked.networks.coarse
+    method = replace(method, grain=trained.method.grain or asked.method.grain, roughness=trained.method.roughness or asked.method.roughness)
     if trained.method.coarse > 1:
         method, coarse = replace(method, coarse=trained.method.coarse, level=trained.method.level), trained.networks.coarse
     return replace(trained, method=method, networks=replace(trained.networks, critic=asked.networks.critic, coarse=coarse), train=asked.train)
@@ -175,6 +182,8 @@ def paper() -> Method:
     return Method(
         composition="paper",
         joint=True,
+        anchor=0.0,
+        low=0.0,
         prediction="eps",
         zero_terminal_snr=False,
         times="uniform",
@@ -189,8 +198,11 @@ def paper() -> Method:
         warmup=1.0,
         noise_mm=0.0,
         context="outside",
+        grain=False,
+        roughness=False,
         coarse=1,
         adversary=0.0,
+        patches=0.0,
         # Through Eq. 12 an error in ε̂ is 157 times larger in r̂_0 at T: with λ = 1 these two would be all of Eq. 15.
         weights=Weights(pat=1.0, ring=1.0, leak=0.1, dev=0.01, syn=0.01),
     )

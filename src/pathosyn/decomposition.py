@@ -33,6 +33,14 @@ def refine(coarse: Image, there: Mask, support: Mask, size: int) -> Image:
     return interpolate(filled, scale_factor=float(size), mode="bilinear", align_corners=False) * support
 
 
+def roughness(field: Image, coarse: Image, there: Mask, support: Mask, size: int) -> Image:
+    """(B, C, H/size, W/size): RMS over each cell's pixels on the support of what `refine` does not bring back of `field`; 0 where the cell holds none."""
+    from torch.nn.functional import avg_pool2d
+
+    lost = (field - refine(coarse, there, support, size)) * support
+    return (avg_pool2d(lost.square(), size) / avg_pool2d(support, size).clamp(min=1e-6)).sqrt() * there
+
+
 def add(x_sub: Field, r: Field) -> Field:
     """Eq. 1: x = x_sub + r."""
     return x_sub + r

@@ -19,6 +19,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from pathosyn import rng
+from pathosyn.augment import varied
 from pathosyn.checkpoint import Provenance, load, save_weights
 from pathosyn.config import Config, Train, going_on
 from pathosyn.data.nifti import file_sha256
@@ -208,7 +209,8 @@ def _batches(session: Session, slices: Slices, stage: Stage, start: int, done: i
 
     def draw(step: int) -> LesionBatch:
         healthy = stage.healthy((step - start) / max(1, stop - start))
-        return slices.draw(step, seed=settings.seed, batch_pixels=settings.batch_pixels * stage.windows, healthy=healthy, world_size=world)
+        batch = slices.draw(step, seed=settings.seed, batch_pixels=settings.batch_pixels * stage.windows, healthy=healthy, world_size=world)
+        return varied(batch, [rng.generator(settings.seed, "varied", step, i) for i in range(len(batch))]) if stage.varied else batch
 
     with ThreadPoolExecutor(1) as pool:
         ahead: deque[Future[LesionBatch]] = deque(pool.submit(draw, step) for step in range(done, min(done + AHEAD, stop)))
@@ -292,7 +294,18 @@ def _start(config: Config, start_from: Path | None) -> PathoSyn:
         return build(config)
     loaded = load(start_from)
     method = build(going_on(loaded.config, config))
-    # What the weights do not hold yet, a critic or the network of the coarse deviation, starts afresh.
-    new = method.load_state_dict(loaded.method.state_dict(), strict=False)
-    assert not new.unexpected_keys and all(name.startswith(("critic.", "coarse.")) for name in new.missing_keys)
+    # What the weights do not hold yet, a critic or the network of this coarse form, starts afresh.
+    afresh = "coarse." if method.rough and not loaded.method.rough else "critic."
+    known = {name: _grown(value, method.state_dict()[name].shape) for name, value in loaded.method.state_dict().items() if not name.startswith(afresh)}
+    new = method.load_state_dict(known, strict=False)
+    assert not new.unexpected_keys and all(name.startswith(("critic.", "coarse.", "rough_")) for name in new.missing_keys)
     return method.train()
+
+
+def _grown(weight: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+    """A first layer that now sees more channels, its weights on the new ones 0: at first nothing changes."""
+    if weight.shape == shape:
+        return weight
+    grown = weight.new_zeros(shape)
+    grown[:, : weight.shape[1]] = weight
+    return grown

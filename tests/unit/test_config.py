@@ -10,7 +10,8 @@ from pathosyn.config import FREE, Config, Geometry, Method, Networks, Train, Wei
 
 TRAINED = Config(contrasts=("t1", "flair"), geometry=Geometry(grow_mm=2.5), method=paper(), networks=Networks(sub=(8,) * 5, critic=(8, 8, 8)))
 ASKED = Config(contrasts=("t2",), method=default(), networks=Networks(critic=(16, 16, 16)), train=Train(steps=7, lr=0.5))
-KEPT = sorted({f.name for f in fields(Method)} - set(FREE))
+MORE = ("grain", "roughness")
+KEPT = sorted({f.name for f in fields(Method)} - set(FREE) - set(MORE))
 
 
 def test_free_decisions_are_fields_of_the_method() -> None:
@@ -32,6 +33,12 @@ def test_how_to_train_and_to_draw_is_as_asked(name: str) -> None:
 @pytest.mark.parametrize("name", KEPT)
 def test_what_a_number_means_stays_as_it_was_trained(name: str) -> None:
     assert getattr(going_on(TRAINED, ASKED).method, name) == getattr(TRAINED.method, name)
+
+
+@pytest.mark.parametrize("name", MORE)
+def test_what_eps_theta_is_shown_may_grow_but_not_shrink(name: str) -> None:
+    assert getattr(going_on(TRAINED, ASKED).method, name) and getattr(going_on(ASKED, TRAINED).method, name)
+    assert not getattr(going_on(TRAINED, TRAINED).method, name)
 
 
 def test_contrasts_geometry_and_networks_stay_and_the_training_is_new() -> None:

@@ -236,6 +236,21 @@ def test_feather_of_no_width_is_a_hard_edge() -> None:
     assert dec.feather(distance, grow_mm=1.5, feather_mm=0.0).tolist() == [1, 1, 0, 0]
 
 
+def test_roughness_is_the_rms_of_what_the_cells_do_not_hold() -> None:
+    """Chequers of amplitude a have mean 0 in every cell: all of them is lost. A smooth field loses nothing but at its own curvature."""
+    y, x = torch.meshgrid(torch.arange(32), torch.arange(32), indexing="ij")
+    chequers, ramp = (1.0 - 2.0 * ((y + x) % 2))[None, None], 0.1 * y[None, None].float()
+    support = torch.ones(1, 1, 32, 32)
+    support[..., 16:, 18:] = 0.0
+    for field, wanted in ((0.3 * chequers, 0.3), (ramp, 0.0)):
+        cells, there = dec.coarsen(field * support, support, 4)
+        rough = dec.roughness(field * support, cells, there, support, 4)
+        assert rough[..., 2:3, 2:3].tolist() == [[[[pytest.approx(wanted, abs=1e-5)]]]]
+        assert not rough[there == 0].any() and there[0, 0, 7, 4] == 1 and there[0, 0, 7, 7] == 0
+    cells, there = dec.coarsen(chequers * support, support, 4)
+    assert float(dec.roughness(chequers * support, cells, there, support, 4)[0, 0, 7, 4]) == pytest.approx(1.0, abs=0.05), "over the pixels on the support alone"
+
+
 def test_coarse_and_back() -> None:
     """The mean over a cell's pixels of the support alone; a constant comes back exactly, also at a ragged rim; nothing outside."""
     draw = torch.Generator().manual_seed(3)

@@ -99,7 +99,7 @@ def test_alg_1_as_written_out(preset: str, tiny: Tiny, make_method: Maker, batch
     """Both columns against a transcription of Alg. 1, with ᾱ, sample by sample. L_syn of `paper` has a test of its own; `default` with the diffusion on
     the pixels, as Alg. 1 has it."""
     printed = preset == "paper"
-    method, batch = tiny["paper"] if printed else make_method(default(), coarse=1), batch_of()
+    method, batch = tiny["paper"] if printed else make_method(default(), coarse=1, grain=False), batch_of()
     config, lam = method.config.method, method.config.method.weights
     with torch.no_grad():
         terms = method.losses(batch, player="both", rng=streams(range(3)))

@@ -54,10 +54,15 @@ def test_players_and_their_modules(method: PathoSyn, tiny: Tiny) -> None:
     assert tiny["paper"].critic is None and not tiny["paper"].modules_of("critic")
 
 
-@pytest.mark.parametrize("fields", [{"adversary": 0.0}, {"joint": True}])
-def test_without_an_adversary_or_in_joint_training_there_is_no_third_stage(fields: dict[str, object], make_method: Maker) -> None:
+@pytest.mark.parametrize("fields", [{"adversary": 0.0, "patches": 0.0}, {"joint": True}])
+def test_without_an_adversary_and_patches_or_in_joint_training_there_is_no_third_stage(fields: dict[str, object], make_method: Maker) -> None:
     stages = make_method(default(), **fields).stages
     assert "sharpen" not in [stage.name for stage in stages] and sum(stage.share for stage in stages) == pytest.approx(1.0)
+
+
+def test_without_an_adversary_the_third_stage_has_one_player(make_method: Maker) -> None:
+    (last,) = [stage for stage in make_method(default()).stages if stage.name == "sharpen"]
+    assert last.players == ("sharp",)
 
 
 def test_the_critics_step_moves_the_critic_alone(method: PathoSyn, batch_of: Batches) -> None:
@@ -95,7 +100,7 @@ def test_the_critic_compares_the_scan_with_what_was_composed(method: PathoSyn, b
     assert terms["critic_whole"].item() == pytest.approx(losses.critic_loss(whole, whole_hat).item(), rel=1e-5)
 
 
-def test_sharp_is_judged_on_every_window_and_weighs_its_two_terms(method: PathoSyn, batch_of: Batches, patches: list[tuple[Tensor, ...]]) -> None:
+def test_sharp_is_judged_on_every_window_and_weighs_its_terms(method: PathoSyn, batch_of: Batches, patches: list[tuple[Tensor, ...]]) -> None:
     batch = batch_of()
     terms = method.losses(batch, player="sharp", rng=streams())
     ((x, m, _, _),) = patches
@@ -103,7 +108,8 @@ def test_sharp_is_judged_on_every_window_and_weighs_its_two_terms(method: PathoS
     patch, whole = method.critic(*patches[0])
     assert terms["adversary"].item() == pytest.approx((-patch.mean() - whole.mean()).item(), rel=1e-5)
     lam = method.config.method
-    assert terms["loss"].item() == pytest.approx((lam.adversary * terms["adversary"] + lam.low * terms["low"] + lam.anchor * terms["diff"]).item(), rel=1e-5)
+    weighed = lam.adversary * terms["adversary"] + lam.low * terms["low"] + lam.patches * terms["patches"] + lam.anchor * terms["diff"]
+    assert terms["loss"].item() == pytest.approx(weighed.item(), rel=1e-5)
 
 
 def test_the_critic_sees_the_scan_and_the_drawn_window_moved_alike(method: PathoSyn, batch_of: Batches, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,7 +157,7 @@ def test_what_eps_theta_is_shown_holds_the_coarse_deviation_only(method: PathoSy
 
 def test_a_network_that_knows_the_truth_has_nothing_to_lose(make_method: Maker, batch_of: Batches, monkeypatch: pytest.MonkeyPatch) -> None:
     """Though it is shown the coarse deviation only: what is asked for gives r_0 itself."""
-    method, batch = make_method(default(), clamp_quantile=0.0), batch_of()
+    method, batch = make_method(default(), clamp_quantile=0.0, adversary=0.1), batch_of()
     r0 = (batch.x - batch.x_ph) * batch.D
 
     def knowing(r: Tensor, _: Tensor, t: Tensor) -> Tensor:
@@ -184,7 +190,7 @@ def test_the_structures_step_moves_the_coarse_network_alone(method: PathoSyn, ba
 
 @pytest.mark.parametrize("preset", [default, paper])
 def test_begin_of_the_stage_leaves_the_statistics_alone(preset: Callable[[], Method], make_method: Maker, batch_of: Batches) -> None:
-    method = make_method(preset())
+    method = make_method(preset(), roughness=False)
     assert method.begin("sharpen", [batch_of()]) == {} and method.r_scale.tolist() == [1.0, 1.0]
 
 

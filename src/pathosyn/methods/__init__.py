@@ -31,6 +31,8 @@ class Stage:
     """f_sub does not move any more, and its answer for each window is made once, before the first step."""
     windows: int = 1
     """A batch holds so many times the windows that `batch_pixels` asks for."""
+    varied: bool = False
+    """Windows are turned, zoomed, brightened and robbed of contrasts (`augment.varied`)."""
 
 
 class Method(Protocol):

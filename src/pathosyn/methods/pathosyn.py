@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
-from pathosyn import alg1, decomposition, diffusion, losses, rng
+from pathosyn import alg1, coarse, decomposition, diffusion, losses, rng
 from pathosyn.config import Config
 from pathosyn.methods import Stage
 from pathosyn.networks import Critic, DeviationNetwork, SubstrateNetwork
@@ -32,11 +32,17 @@ class Parts:
     known: Image
 
 
+ROUGH = 1000
+"""Number of the noise field from which roughness is drawn, on top of the call's own."""
+
+
 class PathoSyn(nn.Module):
     """f_sub, eps_theta and the statistics of r_0 (buffers: `r_scale`, `r_max`, both (C,))."""
 
     r_scale: Tensor
     r_max: Tensor
+    rough_mean: Tensor
+    rough_std: Tensor
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -47,12 +53,21 @@ class PathoSyn(nn.Module):
         if method.coarse > 1 and not 1 <= method.level <= method.timesteps:
             raise ValueError(f"level must lie in 1…{method.timesteps}, got {method.level}")
         self.sub = SubstrateNetwork(contrasts, config.networks.sub, fill=method.fill)
-        self.eps = DeviationNetwork(contrasts, 2 * contrasts + 2, config.networks.eps, config.networks.blocks)
-        self.coarse = DeviationNetwork(contrasts, 2 * contrasts + 2, config.networks.coarse, config.networks.blocks) if method.coarse > 1 else None
+        self.eps = DeviationNetwork(contrasts, (2 + method.grain + self.rough) * contrasts + 2, config.networks.eps, config.networks.blocks)
+        drawn = (1 + self.rough) * contrasts
+        self.coarse = DeviationNetwork(drawn, 2 * contrasts + 2, config.networks.coarse, config.networks.blocks) if method.coarse > 1 else None
         self.critic = Critic(contrasts, config.networks.critic) if method.adversary else None
         self.register_buffer("r_scale", torch.ones(contrasts))
         self.register_buffer("r_max", torch.zeros(contrasts))
+        if self.rough:
+            self.register_buffer("rough_mean", torch.zeros(contrasts))
+            self.register_buffer("rough_std", torch.zeros(contrasts))
         self.schedule = diffusion.linear_schedule(method.timesteps, start=method.beta_start, end=method.beta_end, zero_terminal_snr=method.zero_terminal_snr)
+
+    @property
+    def rough(self) -> bool:
+        """Whether the coarse form holds roughness: only where there is a coarse form."""
+        return self.config.method.roughness and self.config.method.coarse > 1
 
     @property
     def stages(self) -> Sequence[Stage]:
@@ -61,16 +76,16 @@ class PathoSyn(nn.Module):
         method, train = self.config.method, self.config.train
         share = train.substrate_share
         structure = train.structure_share if self.coarse else 0.0
-        sharpen = train.sharpen_share if self.critic else 0.0
+        sharpen = train.sharpen_share if method.coarse > 1 and (method.adversary or method.patches) else 0.0
         if method.joint:
             # Without healthy holes (warmup = 1, as printed) Eq. 3 has only the Inp target.
             holes = 0.0 if method.warmup >= 1 else 0.5
             return (Stage("joint", ("both",), 1.0, lambda _: holes),)
         stages = (
             Stage("substrate", ("sub",), share, lambda progress: 1.0 - 0.5 * max(0.0, 1.0 - progress / max(method.warmup, 1e-9))),
-            Stage("structure", ("coarse",), structure, lambda _: 0.0, filled=True, windows=method.coarse),
+            Stage("structure", ("coarse",), structure, lambda _: 0.0, filled=True, windows=method.coarse, varied=True),
             Stage("deviation", ("eps",), max(0.0, 1.0 - share - structure - sharpen), lambda _: 0.0, filled=True),
-            Stage("sharpen", ("critic", "sharp"), sharpen, lambda _: 0.0, betas=(0.5, 0.99), filled=True),
+            Stage("sharpen", ("critic", "sharp") if self.critic else ("sharp",), sharpen, lambda _: 0.0, betas=(0.5, 0.99), filled=True),
         )
         return tuple(stage for stage in stages if stage.share > 0)
 
@@ -129,28 +144,40 @@ class PathoSyn(nn.Module):
 
     @torch.no_grad()
     def begin(self, stage: str, batches: Iterable[LesionBatch]) -> dict[str, Any]:
-        """Before eps_theta learns: RMS and extreme of r_0 on the support, per contrast. In joint training f_sub still moves, so r_0's scale
-        is taken against 0-mean windows only if `scale_residual` asks for it, from the untrained f_sub's Inp target."""
-        method = self.config.method
-        if stage in ("substrate", "sharpen") or bool(self.r_max.any()) or not (method.scale_residual or method.clamp_quantile):
+        """Before eps_theta learns: RMS and extreme of r_0 on the support, mean and spread of the logarithm of its relative roughness, per contrast;
+        what is known already stays. In joint training f_sub still moves: the fixed Inp stands in for it, so that the scale does not drift."""
+        method, contrasts = self.config.method, len(self.config.contrasts)
+        scale = stage != "sharpen" and not bool(self.r_max.any()) and bool(method.scale_residual or method.clamp_quantile)
+        rough = self.rough and not bool(self.rough_std.any())
+        if stage == "substrate" or not (scale or rough):
             return {}
-        values: list[list[Tensor]] = [[] for _ in self.config.contrasts]
+        values, relative = ([[torch.empty(0)] for _ in range(contrasts)] for _ in range(2))
         for batch in batches:
             parts = self.parts(batch)
-            # Joint training has no f_sub yet: the fixed Inp stands in for it, so that the scale does not drift under the denoiser.
             x_sub = batch.x_ph if stage == "joint" else self.substrate(batch.x, parts.support, parts.known)
             r = decomposition.deviation(batch.x, x_sub, parts.support)
-            for c in range(r.shape[1]):
-                inside = (parts.support[:, 0] > 0) & batch.present[:, c, None, None]
-                values[c].append(r[:, c][inside].float().cpu())
-        for c, parts_of_c in enumerate(values):
-            r_c = torch.cat(parts_of_c)
+            there, cells = coarse.relative_roughness(self, r, batch.x, parts) if rough else (parts.support, None)
+            for c in range(contrasts):
+                known = batch.present[:, c, None, None]
+                values[c].append(r[:, c][(parts.support[:, 0] > 0) & known].float().cpu())
+                if cells is not None:
+                    relative[c].append(cells[:, c][(there[:, 0] > 0) & known].float().cpu())
+        found = self._set_scale([torch.cat(of_c) for of_c in values]) if scale else {}
+        if rough:
+            for c, of_c in enumerate(relative):
+                if len(known_cells := torch.cat(of_c)) > 1:
+                    self.rough_mean[c], self.rough_std[c] = known_cells.mean(), known_cells.std()
+            found |= {"rough_mean": self.rough_mean.tolist(), "rough_std": self.rough_std.tolist()}
+        return found
+
+    def _set_scale(self, values: Sequence[Tensor]) -> dict[str, Any]:
+        for c, r_c in enumerate(values):
             if not len(r_c):
                 continue
-            if method.scale_residual:
+            if self.config.method.scale_residual:
                 self.r_scale[c] = r_c.square().mean().sqrt()
-            if method.clamp_quantile:
-                self.r_max[c] = _quantile(r_c.abs(), method.clamp_quantile) / self.r_scale[c]
+            if self.config.method.clamp_quantile:
+                self.r_max[c] = _quantile(r_c.abs(), self.config.method.clamp_quantile) / self.r_scale[c]
         return {"r_scale": self.r_scale.tolist(), "r_max": self.r_max.tolist()}
 
     def losses(self, batch: LesionBatch, *, player: str, rng: Sequence[torch.Generator]) -> dict[str, Tensor]:
@@ -203,28 +230,39 @@ class PathoSyn(nn.Module):
         times = diffusion.sampling_times(self.schedule.T, steps or method.steps, spacing=method.spacing)
         clamp = self.r_max.view(1, -1, 1, 1) if method.clamp_quantile else None
 
-        def sample(network: nn.Module, seen: Image, support: Mask, field: Callable[[int], Image]) -> Image:
+        def sample(network: nn.Module, shown: Image, support: Mask, field: Callable[[int], Image], known: Image, bound: Tensor | None) -> Image:
             return diffusion.sample_deviation(
-                lambda r, t: self.estimate(network, r, seen, t)[1] * parts.known,
-                lambda k: field(k) * parts.known,
+                lambda r, t: self.estimate(network, r, shown, t)[1] * known,
+                lambda k: field(k) * known,
                 support,
                 self.schedule,
                 times,
                 solver=method.solver,
                 eta=method.eta,
-                clamp=clamp,
+                clamp=bound,
             )
 
+        white = noise(len(times) + 1)[:, :1] if method.grain else None
         if self.coarse is None:
-            return self.from_scaled(sample(self.eps, condition, parts.support, noise))
-        size = method.coarse
+            seen = coarse.seen(self, condition, batch.x, parts, white)
+            return self.from_scaled(sample(self.eps, seen, parts.support, noise, parts.known, clamp))
+        size, contrasts = method.coarse, len(self.config.contrasts)
         there = decomposition.coarsen(parts.support, parts.support, size)[1]
-        # The mean of size² unit normals, brought back to unit variance: the volume's noise field decides here too.
-        r_c = sample(self.coarse, avg_pool2d(condition, size), there, lambda k: avg_pool2d(noise(k), size) * size)
-        t = torch.full((len(r_c),), method.level, device=r_c.device)
+
+        def over_cells(k: int) -> Image:
+            fields = [noise(k), noise(k + ROUGH)] if self.rough else [noise(k)]
+            # The mean of size² unit normals, brought back to unit variance: the volume's noise field decides here too.
+            return avg_pool2d(torch.cat(fields, dim=1), size) * size
+
+        several = 2 if self.rough else 1
+        bound = None if clamp is None else torch.cat([clamp, torch.full_like(clamp, coarse.FARTHEST)], dim=1)[:, : several * contrasts]
+        form = sample(self.coarse, avg_pool2d(condition, size), there, over_cells, parts.known.repeat(1, several, 1, 1), bound)
+        seen = coarse.seen(self, condition, batch.x, parts, white, form=form, there=there)
+        t = torch.full((len(form),), method.level, device=form.device)
         fresh = noise(len(times)) * parts.known
-        r_t = diffusion.diffuse(decomposition.refine(r_c, there, parts.support, size), t, fresh, parts.support * parts.known, self.schedule)
-        r = self.estimate(self.eps, r_t, condition, t)[1] * parts.known
+        start = decomposition.refine(form[:, :contrasts], there, parts.support, size)
+        r_t = diffusion.diffuse(start, t, fresh, parts.support * parts.known, self.schedule)
+        r = self.estimate(self.eps, r_t, seen, t)[1] * parts.known
         return self.from_scaled(diffusion.project(r if clamp is None else r.clamp(-clamp, clamp), parts.support))
 
     @torch.no_grad()

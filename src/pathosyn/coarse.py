@@ -1,0 +1,66 @@
+"""The coarse form of a deviation: each cell's mean and how rough the cell is; and what eps_theta is shown to draw texture as rough as that.
+
+Pure functions of a model and a batch's fields, as `alg1` is.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from pathosyn import decomposition, texture
+from pathosyn.types import Image, Mask
+
+if TYPE_CHECKING:
+    from pathosyn.methods.pathosyn import Parts, PathoSyn
+
+FLOOR = 0.02
+"""Normalised units: less grain than this is taken for none, so that its logarithm has a meaning."""
+FARTHEST = 4.0
+"""Standard deviations at which a drawn roughness is held."""
+
+
+def form(model: PathoSyn, r0: Image, x: Image, parts: Parts) -> tuple[Image, Mask]:
+    """r_0 (B, C, H, W; scaled, 0 off the support) in cells: their means and, with `roughness`, the logarithm of how rough they are beside the scan's
+    own grain, with mean 0 and spread 1 over the training data: (B, C or 2C, H/coarse, W/coarse), and which cells hold any of the support."""
+    mean, there = decomposition.coarsen(r0, parts.support, model.config.method.coarse)
+    if not model.rough:
+        return mean, there
+    _, relative = relative_roughness(model, model.from_scaled(r0), x, parts)
+    relative = (relative - _per_contrast(model.rough_mean)) / _per_contrast(model.rough_std).clamp(min=1e-3)
+    return torch.cat([mean, relative * there * parts.known], dim=1), there
+
+
+def relative_roughness(model: PathoSyn, r: Image, x: Image, parts: Parts) -> tuple[Mask, Image]:
+    """Which cells hold any of the support, and log((roughness of r + FLOOR) / (the scan's own + FLOOR)) of each; r in normalised units."""
+    size = model.config.method.coarse
+    mean, there = decomposition.coarsen(r, parts.support, size)
+    own = texture.own_spread(x * parts.known, 1.0 - parts.support)
+    return there, torch.log((decomposition.roughness(r, mean, there, parts.support, size) + FLOOR) / (own + FLOOR))
+
+
+def roughness(model: PathoSyn, form: Image, own: Tensor) -> Image:
+    """The inverse: normalised units, (B, C, H/coarse, W/coarse). `own` (B, C, 1, 1) is the scan's own spread."""
+    relative = form[:, len(model.config.contrasts) :].clamp(-FARTHEST, FARTHEST) * _per_contrast(model.rough_std) + _per_contrast(model.rough_mean)
+    return (relative.exp() * (own + FLOOR) - FLOOR).clamp(min=0.0)
+
+
+def seen(model: PathoSyn, condition: Image, x: Image, parts: Parts, white: Image | None, *, form: Image | None = None, there: Mask | None = None) -> Image:
+    """What eps_theta sees at full resolution beside r_t: the condition and, where the method asks for them, the scan's own grain made of `white`
+    (B, 1, H, W) and the roughness that the coarse `form` asks for; the grain on the support is then as rough as that."""
+    x, visible = x * parts.known, 1.0 - parts.support
+    grain = None if white is None else texture.own_grain(x, visible, white) * parts.known
+    if not model.rough or form is None or there is None:
+        return condition if grain is None else torch.cat([condition, grain], dim=1)
+    own = texture.own_spread(x, visible)
+    rough = decomposition.refine(roughness(model, form, own), there, parts.support, model.config.method.coarse) * parts.known
+    if grain is not None:
+        grain = torch.where(parts.support > 0, grain * (rough + FLOOR) / (own + FLOOR), grain)
+    shown = [condition, grain, rough / _per_contrast(model.r_scale)]
+    return torch.cat([field for field in shown if field is not None], dim=1)
+
+
+def _per_contrast(values: Tensor) -> Tensor:
+    return values.view(1, -1, 1, 1)

@@ -1,0 +1,134 @@
+"""How alike two textures are, whatever the place of each grain: distances between the distributions of small patches.
+
+A mean-squared loss compares pixel with pixel, and its best answer to a texture that nobody can predict is none at all. Here the patches of a drawn
+lesion are compared with the patches of the real one as two clouds of points: the sliced Wasserstein distance (Rabin et al. 2011) on the bands of a
+Laplacian pyramid (as a metric: Karras et al. 2018), for all contrasts together, so that detail that they share counts too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+from torch.nn.functional import avg_pool2d, conv2d, max_pool2d, one_hot, pad
+
+from pathosyn.types import Image, Mask
+
+BANDS = 4
+"""x less its 3×3 mean; that less the 7×7 mean; that less the 15×15 mean; and x itself."""
+FILTERS = 24
+"""Directions on which patches are projected, at each call anew."""
+TISSUE = 1.0
+"""Normalised units: within ± this lies grey and white matter, whose spread is one; beyond it fluid, air, fat and bone."""
+CLIP = 4.0
+"""Edges in the fine detail are held to so many times its median size."""
+LEAST = 16
+"""Pixels that a region must have: fewer make no distribution."""
+
+
+def box_mean(x: Image, radius: int) -> Image:
+    """The mean over a square of 2 · radius + 1 pixels; beyond the edge the border is repeated. Rows, then columns: 2k instead of k² reads a pixel."""
+    size = 2 * radius + 1
+    rows = avg_pool2d(pad(x, (0, 0, radius, radius), mode="replicate"), (size, 1), stride=1)
+    return avg_pool2d(pad(rows, (radius, radius, 0, 0), mode="replicate"), (1, size), stride=1)
+
+
+def bands(x: Image) -> Image:
+    """(B, C, H, W) → (B, BANDS · C, H, W), band by band. The first three and what the widest mean leaves add up to x."""
+    means = [x, *(box_mean(x, r) for r in (1, 3, 7))]
+    return torch.cat([*(near - far for near, far in pairwise(means)), x], dim=1)
+
+
+def directions(contrasts: int, generator: torch.Generator) -> Tensor:
+    """(FILTERS, BANDS · C, 3, 3), random unit vectors on `generator`: half see one band of one contrast, a quarter all bands of one contrast, a quarter one
+    band of all. Projections of everything at once would hardly notice the finest band."""
+    w = torch.randn(FILTERS, BANDS, contrasts, 3, 3, generator=generator)
+    band = one_hot(torch.randint(BANDS, (FILTERS,), generator=generator), BANDS)
+    contrast = one_hot(torch.randint(contrasts, (FILTERS,), generator=generator), contrasts)
+    kind = torch.arange(FILTERS)[:, None] % 4
+    w = w * torch.where(kind == 2, 1, band)[:, :, None, None, None] * torch.where(kind == 3, 1, contrast)[:, None, :, None, None]
+    w = w.reshape(FILTERS, BANDS * contrasts, 3, 3)
+    return w / w.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+
+
+def regions(m: Mask, S: Mask) -> Sequence[Mask]:  # noqa: N803 - the paper's letter
+    """Where textures are compared, each (B, 1, H, W): the lesion; its rim, 2 pixels to both sides; the rest of the support, where it fades out."""
+    wide, narrow = max_pool2d(m, 5, stride=1, padding=2), 1.0 - max_pool2d(1.0 - m, 5, stride=1, padding=2)
+    return m, wide - narrow, ((S > 0) & (m == 0)).to(m.dtype)
+
+
+def distance(drawn: Image, real: Image, places: Sequence[Mask], around: Mask, filters: Tensor) -> Tensor:
+    """Mean over regions and directions of W1 between the projected patches of `drawn` and `real` (B, C, H, W), in units of their spread on `around`.
+
+    Per sample, then over the batch; 0 for a sample without a region of `LEAST` pixels. 0 where the two hold the same patches in any order. The unit is
+    not the lesion's own spread: a lesion that happens to be smooth would count for more than a rough one, and draws would come out too smooth."""
+    seen = bands(torch.cat([drawn, real]).float())
+    projected = conv2d(pad(seen, (1,) * 4, mode="replicate"), filters)
+    total = seen.new_zeros(())
+    for b in range(len(real)):
+        ours, theirs = projected[b], projected[b + len(real)]
+        unit = _spread(theirs[:, around[b, 0] > 0].detach())
+        parts = [_gap(ours[:, where], theirs[:, where], unit) for where in (place[b, 0] > 0 for place in places) if int(where.sum()) >= LEAST]
+        if parts:
+            total = total + torch.stack(parts).mean()
+    return total / len(real)
+
+
+def around(x: Image, S: Mask) -> Mask:  # noqa: N803
+    """(B, 1, H, W): tissue that is no lesion, where every contrast is within ±`TISSUE`; the whole window where there is hardly any."""
+    found = ((S == 0) & (x.abs() < TISSUE).all(dim=1, keepdim=True)).to(x.dtype)
+    return torch.where(found.sum(dim=(2, 3), keepdim=True) >= LEAST, found, torch.ones_like(found))
+
+
+def _gap(drawn: Tensor, real: Tensor, unit: Tensor) -> Tensor:
+    """(K, n) and (K, n): the mean of W1 / `unit` over K, where there is a unit (a missing contrast's directions have none)."""
+    there = unit > 1e-4
+    gaps = (drawn.sort(dim=1).values - real.sort(dim=1).values).abs().mean(dim=1) / unit.clamp(min=1e-4)
+    return (gaps * there).sum() / there.sum().clamp(min=1)
+
+
+def _spread(values: Tensor) -> Tensor:
+    """(K, n) → (K,): 1.48 times the median distance from the median, the standard deviation of a normal; edges count for little. Of every third value."""
+    some = values[:, ::3]
+    return 1.4826 * (some - some.median(dim=1, keepdim=True).values).abs().median(dim=1).values
+
+
+def own_detail(x: Image, visible: Mask) -> tuple[Image, Mask]:
+    """The scan's own fine detail (B, C, H, W), 0 off the tissue, and where that tissue lies (B, 1, H, W).
+
+    x less its 7×7 mean, where that mean lies within ±`TISSUE` in every contrast and `visible` is 1; nothing where it is 0 is used."""
+    x = torch.where(visible > 0, x.float(), 0.0)
+    mean = box_mean(x, 3) / box_mean(visible, 3).clamp(min=1e-6)
+    tissue = visible * (mean.abs() < TISSUE).all(dim=1, keepdim=True).to(x.dtype)
+    detail = (x - mean) * tissue
+    bound = CLIP * _median_where(detail.abs(), tissue)
+    return detail.clamp(-bound, bound), tissue
+
+
+def own_spread(x: Image, visible: Mask) -> Tensor:
+    """(B, C, 1, 1): RMS of the scan's own fine detail; 0 where no tissue is seen."""
+    detail, tissue = own_detail(x, visible)
+    return (detail.square().sum(dim=(2, 3), keepdim=True) / tissue.sum(dim=(2, 3), keepdim=True).clamp(min=1.0)).sqrt()
+
+
+def own_grain(x: Image, visible: Mask, white: Image) -> Image:
+    """Noise (B, C, H, W) that has the amplitude, the correlation and what the contrasts share of the scan's own fine detail.
+
+    The asymptotic spot noise of Galerne et al. 2011: `white` (B, 1, H, W; unit normal, or 0 where none is needed) convolved, periodically, with
+    `own_detail`."""
+    detail, tissue = own_detail(x, visible)
+    white = white.float()
+    spot = detail / tissue.sum(dim=(2, 3), keepdim=True).clamp(min=1.0).sqrt()
+    grain = torch.fft.irfft2(torch.fft.rfft2(spot) * torch.fft.rfft2(white), s=x.shape[2:])
+    # Where the noise is 0 beyond a box, so much of the sum is missing.
+    power = spot.square()
+    lit = torch.fft.irfft2(torch.fft.rfft2(power) * torch.fft.rfft2((white != 0).to(spot.dtype)), s=x.shape[2:])
+    return grain / (lit / power.sum(dim=(2, 3), keepdim=True).clamp(min=1e-12)).clamp(min=0.05).sqrt()
+
+
+def _median_where(values: Image, where: Mask) -> Tensor:
+    """(B, C, 1, 1): the median of each channel over its pixels in `where`; 0 where there is none."""
+    found = torch.where(where.expand_as(values) > 0, values, torch.nan).flatten(2).nanmedian(dim=2).values
+    return found.nan_to_num(0.0)[:, :, None, None]

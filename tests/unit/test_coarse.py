@@ -1,0 +1,114 @@
+"""The coarse form: means and roughness of cells, there and back, and what eps_theta is shown of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from pathosyn import coarse, decomposition, rng, texture
+from pathosyn.checkpoint import Provenance, save_weights
+from pathosyn.config import Config, default
+from pathosyn.methods.pathosyn import PathoSyn
+from pathosyn.train import _grown, _start
+from pathosyn.types import Controls, LesionBatch
+
+Batches = Callable[..., LesionBatch]
+Maker = Callable[..., PathoSyn]
+
+
+@pytest.fixture
+def method(make_method: Maker) -> PathoSyn:
+    made = make_method(default())
+    made.r_scale.copy_(torch.tensor([0.5, 2.0]))
+    made.rough_mean.copy_(torch.tensor([-0.3, 0.2]))
+    made.rough_std.copy_(torch.tensor([0.6, 0.8]))
+    return made
+
+
+def deviation(method: PathoSyn, batch: LesionBatch) -> Tensor:
+    """Scaled, on the support."""
+    return method.to_scaled((batch.x - batch.x_ph) * batch.D)
+
+
+def test_the_form_gives_means_and_roughness_back(method: PathoSyn, batch_of: Batches) -> None:
+    batch = batch_of()
+    parts, r0 = method.parts(batch), deviation(method, batch)
+    form, there = coarse.form(method, r0, batch.x, parts)
+    mean, cells = decomposition.coarsen(r0, parts.support, 4)
+    assert form.shape == (3, 4, 8, 8) and torch.equal(form[:, :2], mean) and torch.equal(there, cells)
+    own = texture.own_spread(batch.x, 1 - parts.support)
+    wanted = decomposition.roughness(r0 * method.r_scale.view(1, 2, 1, 1), mean * method.r_scale.view(1, 2, 1, 1), there, parts.support, 4)
+    assert torch.allclose(coarse.roughness(method, form, own) * there, wanted, atol=1e-4) and float(wanted.max()) > 0.5
+
+
+def test_roughness_does_not_depend_on_the_scans_brightness(method: PathoSyn, batch_of: Batches) -> None:
+    """Twice the intensities: twice the deviation and twice the scan's own grain. What is no tissue any more then is left out here."""
+    batch = batch_of()
+    quiet = replace(batch, x=0.1 * batch.x)
+    r = (batch.x - batch.x_ph) * batch.D
+    (_, once), (_, twice) = (coarse.relative_roughness(method, k * r, k * quiet.x, method.parts(batch)) for k in (1.0, 2.0))
+    there = decomposition.coarsen(batch.D, batch.D, 4)[1].expand_as(once) > 0
+    assert (once - twice).abs()[there].max() < 0.25 < once[there].abs().max()
+
+
+def test_begin_brings_the_logarithms_to_mean_0_and_spread_1(make_method: Maker, batch_of: Batches, monkeypatch: pytest.MonkeyPatch) -> None:
+    method, batch = make_method(default()), batch_of(8, present=[[1, 1]] * 4 + [[1, 0]] * 4)
+    monkeypatch.setattr(method.sub, "forward", lambda x, *_: batch.x_ph)
+    found = method.begin("structure", [batch])
+    form, there = coarse.form(method, method.to_scaled((batch.x - batch.x_ph) * batch.D), batch.x, method.parts(batch))
+    for c in range(2):
+        cells = form[:, 2 + c][(there[:, 0] > 0) & batch.present[:, c, None, None]]
+        assert float(cells.mean()) == pytest.approx(0.0, abs=1e-3) and float(cells.std()) == pytest.approx(1.0, abs=1e-3)
+    assert found["rough_std"] == method.rough_std.tolist() and method.begin("sharpen", [batch_of()]) == {}, "known is known"
+    assert not form[4:, 3].any(), "a missing contrast has none"
+
+
+def test_the_grain_on_the_support_is_as_rough_as_the_form_asks(method: PathoSyn, batch_of: Batches) -> None:
+    batch = batch_of()
+    parts, white = method.parts(batch), rng.normal([rng.generator(i) for i in range(3)], (1, 32, 32))
+    condition, there = method.condition(batch.x, batch.x_ph, batch.m, parts), decomposition.coarsen(batch.D, batch.D, 4)[1]
+    own = texture.own_spread(batch.x, 1 - parts.support)
+    grains = []
+    for asked in (0.1, 0.4):
+        relative = (torch.log((asked + coarse.FLOOR) / (own + coarse.FLOOR)) - method.rough_mean.view(1, 2, 1, 1)) / method.rough_std.view(1, 2, 1, 1)
+        form = torch.cat([torch.zeros(3, 2, 8, 8), relative.expand(3, 2, 8, 8)], 1)
+        seen = coarse.seen(method, condition, batch.x, parts, white, form=form, there=there)
+        assert seen.shape[1] == 6 + 2 + 2 and torch.equal(seen[:, :6], condition)
+        rough = seen[:, 8:] * method.r_scale.view(1, 2, 1, 1)
+        assert torch.allclose(rough, asked * parts.support.expand_as(rough), atol=1e-3)
+        grains.append(seen[:, 6:8])
+    inside = parts.support.expand_as(grains[0]) > 0
+    assert torch.equal(grains[0][~inside], grains[1][~inside])
+    assert torch.allclose(grains[1][inside], grains[0][inside] * (0.4 + coarse.FLOOR) / (0.1 + coarse.FLOOR), rtol=1e-3, atol=1e-4)
+
+
+def test_what_lies_under_the_support_is_seen_through_the_form_alone(method: PathoSyn, batch_of: Batches) -> None:
+    batch = batch_of()
+    other = replace(batch, x=torch.where(batch.D > 0, batch.x * 5 + 7, batch.x))
+    first, second = (method.synthesize(each, controls=Controls(seed=1), steps=2).r for each in (batch, other))
+    assert torch.equal(first, second), "a draw depends on nothing of the lesion that it replaces"
+
+
+def test_going_on_with_more_to_see_changes_nothing_at_first(make_method: Maker, batch_of: Batches, tmp_path: Path) -> None:
+    """Weights from before grain and roughness: eps_theta answers as before, whatever the new channels hold."""
+    old = make_method(default(), grain=False, roughness=False)
+    save_weights(tmp_path / "old.safetensors", old, Provenance())
+    asked = Config(contrasts=old.config.contrasts, networks=old.config.networks, method=default())
+    new = _start(asked, tmp_path / "old.safetensors").eval()
+    assert new.rough and new.config.method.grain
+    r_t, t = torch.randn(3, 2, 32, 32), torch.tensor([250, 250, 250])
+    condition, extra = torch.randn(3, 6, 32, 32), torch.randn(3, 4, 32, 32)
+    with torch.no_grad():
+        assert torch.allclose(new.eps(r_t, torch.cat([condition, extra], 1), t), old.eps(r_t, condition, t), atol=1e-5)
+    assert new.coarse is not None and new.coarse.net.out[-1].conv.weight.shape[0] == 4, "a coarse network that drew no roughness starts afresh"
+
+
+def test_a_grown_layer_keeps_its_weights_first() -> None:
+    weight = torch.randn(4, 3, 3, 3)
+    grown = _grown(weight, torch.Size([4, 5, 3, 3]))
+    assert torch.equal(grown[:, :3], weight) and not grown[:, 3:].any() and _grown(weight, weight.shape) is weight

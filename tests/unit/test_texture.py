@@ -1,0 +1,182 @@
+"""Bands, directions, regions, the distance of two patch clouds in closed form, and the scan's own grain."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import avg_pool2d, pad
+
+from pathosyn import texture
+
+
+def noise(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def raw_value(contrasts: int, contrast: int) -> Tensor:
+    """The one direction that sees a pixel's own value in one contrast."""
+    filters = torch.zeros(1, texture.BANDS, contrasts, 3, 3)
+    filters[0, -1, contrast, 1, 1] = 1.0
+    return filters.flatten(1, 2)
+
+
+def everywhere(x: Tensor) -> Tensor:
+    return torch.ones_like(x[:, :1])
+
+
+def gap(drawn: Tensor, real: Tensor, filters: Tensor, where: Tensor | None = None) -> Tensor:
+    """The distance, in units of the spread over all of the window."""
+    return texture.distance(drawn, real, [everywhere(real) if where is None else where], everywhere(real), filters)
+
+
+def spread(values: Tensor) -> float:
+    """1.48 MAD of every third value, as `distance` takes it."""
+    some = values.flatten()[::3]
+    return float(1.4826 * (some - some.median()).abs().median())
+
+
+@pytest.mark.parametrize("radius", [1, 3, 7])
+def test_box_mean_is_the_square_average(radius: int) -> None:
+    x = noise(2, 3, 20, 24)
+    assert torch.allclose(texture.box_mean(x, radius), avg_pool2d(pad(x, (radius,) * 4, mode="replicate"), 2 * radius + 1, stride=1), atol=1e-6)
+
+
+def test_bands_add_up_and_a_flat_image_has_one() -> None:
+    x = noise(1, 2, 32, 32)
+    fine, middle, wide, raw = texture.bands(x).chunk(texture.BANDS, dim=1)
+    assert torch.allclose(fine + middle + wide + texture.box_mean(x, 7), x, atol=1e-6) and torch.equal(raw, x)
+    assert texture.bands(torch.full((1, 1, 32, 32), 3.0))[0, :, 16, 16].tolist() == pytest.approx([0, 0, 0, 3], abs=1e-5)
+
+
+def test_directions_are_unit_vectors_half_of_which_see_one_band_of_one_contrast() -> None:
+    filters = texture.directions(3, torch.Generator().manual_seed(1))
+    assert torch.allclose(filters.flatten(1).norm(dim=1), torch.ones(texture.FILTERS), atol=1e-6)
+    used = filters.abs().amax(dim=(2, 3)).view(-1, texture.BANDS, 3) > 0
+    bands_seen, contrasts_seen = used.any(dim=2).sum(dim=1), used.any(dim=1).sum(dim=1)
+    kind = torch.arange(texture.FILTERS) % 4
+    assert torch.equal(bands_seen, torch.where(kind == 2, texture.BANDS, 1)) and torch.equal(contrasts_seen, torch.where(kind == 3, 3, 1))
+    assert torch.equal(filters, texture.directions(3, torch.Generator().manual_seed(1))), "the generator alone decides"
+
+
+def test_regions_of_a_square() -> None:
+    m, S = torch.zeros(2, 1, 1, 32, 32)  # noqa: N806
+    m[..., 10:20, 10:20], S[..., 6:24, 6:24] = 1.0, 0.5
+    lesion, rim, fade = texture.regions(m, S)
+    assert lesion.sum() == 100 and rim.sum() == 14**2 - 6**2 and fade.sum() == 18**2 - 100
+    assert not (fade * lesion).any()
+
+
+def test_the_same_patches_in_another_order_are_at_distance_0() -> None:
+    tile = noise(1, 2, 8, 8).repeat(1, 1, 8, 8)
+    where = torch.zeros(1, 1, 64, 64)
+    where[..., 16:48, 16:48] = 1.0
+    filters = texture.directions(2, torch.Generator().manual_seed(0))
+    assert float(gap(tile.roll((3, 5), dims=(2, 3)), tile, filters, where)) == pytest.approx(0.0, abs=1e-5)
+    assert float(gap(tile + 0.5 * noise(1, 2, 64, 64, seed=1), tile, filters, where)) > 0.05
+
+
+@pytest.mark.parametrize("shift", [0.25, -1.0])
+def test_a_constant_offset_in_closed_form(shift: float) -> None:
+    """W1 of a distribution and itself moved by a is |a|; in units of the spread |a| / σ."""
+    x = 2.0 * noise(2, 2, 32, 32)
+    wanted = sum(abs(shift) / spread(one) for one in x[:, 1]) / 2
+    assert float(gap(x + shift, x, raw_value(2, 1))) == pytest.approx(wanted, rel=1e-4)
+
+
+def test_a_factor_in_closed_form_up_and_down_alike() -> None:
+    """W1 of a distribution that is symmetric in itself and k times it is |k - 1| E|x|: too smooth costs what too rough does."""
+    x = noise(1, 1, 32, 32)
+    x = torch.cat([x, -x], dim=3)
+    for k in (0.6, 1.4):
+        assert float(gap(k * x, x, raw_value(1, 0))) == pytest.approx(0.4 * float(x.abs().mean()) / spread(x), rel=1e-3)
+
+
+def test_the_unit_is_taken_around_the_lesion_alone() -> None:
+    x, S = noise(1, 1, 32, 32), torch.zeros(1, 1, 32, 32)  # noqa: N806
+    S[..., 8:24, 8:24] = 0.5
+    rough = torch.where(S > 0, 5.0 * x, x)
+    near = texture.around(rough, S)
+    assert not near[S > 0].any() and torch.equal(near[S == 0] > 0, rough[S == 0].abs() < texture.TISSUE)
+    made = texture.distance(rough + 1.0, rough, [(S > 0).float()], near, raw_value(1, 0))
+    assert float(made) == pytest.approx(1.0 / spread(rough[near > 0]), rel=1e-4)
+
+
+def test_a_window_without_quiet_tissue_is_its_own_measure() -> None:
+    x = torch.full((1, 1, 32, 32), 5.0)
+    assert bool((texture.around(x, torch.zeros(1, 1, 32, 32)) == 1).all())
+
+
+def test_small_regions_and_missing_contrasts_count_for_nothing() -> None:
+    x = noise(1, 2, 32, 32) * torch.tensor([1.0, 0.0]).view(1, 2, 1, 1)
+    speck = torch.zeros(1, 1, 32, 32)
+    speck[..., :3, :5] = 1.0
+    assert int(speck.sum()) < texture.LEAST
+    assert float(gap(x + 1.0, x, raw_value(2, 0), speck)) == 0.0
+    assert float(gap(x, x, raw_value(2, 1))) == 0.0
+    drawn = x.clone().requires_grad_()
+    gap(drawn, x.roll(1, 2), texture.directions(2, torch.Generator())).backward()
+    assert drawn.grad is not None and bool(drawn.grad.isfinite().all())
+
+
+def test_descending_the_distance_gives_a_smooth_image_the_grain_of_a_rough_one() -> None:
+    rough = noise(1, 1, 48, 48)
+    drawn = (0.05 * noise(1, 1, 48, 48, seed=1)).requires_grad_()
+    optimizer = torch.optim.Adam([drawn], lr=0.05)
+    for k in range(40):
+        optimizer.zero_grad()
+        gap(drawn, rough, texture.directions(1, torch.Generator().manual_seed(k))).backward()
+        optimizer.step()
+    made, wanted = texture.bands(drawn.detach())[:, 0].std(), texture.bands(rough)[:, 0].std()
+    assert float(made / wanted) == pytest.approx(1.0, abs=0.15)
+    assert float((drawn.detach() - rough).square().mean()) > 1.0, "the grain, not the picture"
+
+
+# -- the scan's own grain -----------------------------------------------------------------------------------------------------------
+
+
+def scan(seed: int = 0) -> Tensor:
+    """Two contrasts with grain of 0.1 and 0.3 that is correlated between them and along rows."""
+    shared, own = noise(2, 4, 1, 96, 96, seed=seed)
+    both = torch.cat([0.1 * shared, 0.3 * (0.8 * shared + 0.6 * own)], dim=1)
+    return both + 0.6 * both.roll(1, dims=3)
+
+
+def test_grain_has_the_scans_amplitude_and_correlations() -> None:
+    x = scan()
+    visible = torch.ones(4, 1, 96, 96)
+    grain = texture.own_grain(x, visible, noise(4, 1, 96, 96, seed=3))
+    real = x - texture.box_mean(x, 3)
+    assert torch.allclose(grain.std(dim=(0, 2, 3)) / real.std(dim=(0, 2, 3)), torch.ones(2), atol=0.1)
+
+    def correlation(a: Tensor, b: Tensor) -> float:
+        return float((a * b).mean() / (a.square().mean() * b.square().mean()).sqrt())
+
+    assert correlation(grain[:, 0], grain[:, 1]) == pytest.approx(correlation(real[:, 0], real[:, 1]), abs=0.08)
+    along, across = ((grain, grain.roll(1, dims=3)), (grain, grain.roll(1, dims=2)))
+    assert correlation(*along) == pytest.approx(correlation(real, real.roll(1, dims=3)), abs=0.08)
+    assert correlation(*across) == pytest.approx(correlation(real, real.roll(1, dims=2)), abs=0.08)
+
+
+def test_grain_uses_nothing_of_the_hole() -> None:
+    x, visible, white = scan(), torch.ones(4, 1, 96, 96), noise(4, 1, 96, 96, seed=3)
+    visible[..., 30:60, 30:60] = 0.0
+    other = torch.where(visible > 0, x, torch.nan)
+    assert torch.equal(texture.own_grain(x, visible, white), texture.own_grain(other, visible, white))
+
+
+def test_noise_in_a_box_gives_as_much_grain_as_noise_everywhere() -> None:
+    x, visible, white = scan(), torch.ones(4, 1, 96, 96), noise(4, 1, 96, 96, seed=3)
+    box = torch.zeros(4, 1, 96, 96)
+    box[..., 20:70, 10:80] = 1.0
+    inside = texture.own_grain(x, visible, white * box)[..., 30:60, 20:70]
+    assert float(inside.std() / texture.own_grain(x, visible, white)[..., 30:60, 20:70].std()) == pytest.approx(1.0, abs=0.15)
+
+
+def test_a_flat_scan_has_no_grain_and_air_lends_none() -> None:
+    flat, white = torch.zeros(1, 1, 64, 64), noise(1, 1, 64, 64)
+    assert not texture.own_grain(flat, torch.ones(1, 1, 64, 64), white).any()
+    half = torch.full((1, 1, 64, 64), -9.0)
+    half[..., :32, :] = 0.2 * noise(1, 1, 32, 64, seed=2)
+    grain = texture.own_grain(half, torch.ones(1, 1, 64, 64), white)
+    assert float(grain.std()) == pytest.approx(0.2, rel=0.2)
