@@ -4,8 +4,8 @@
     python benchmarks/quality_inpainting.py …/brats2021 --split split.csv [--partition validation] [--weights NAME|FILE] [--masks 4] [--csv FILE]
 
 Healthy masks as the challenge's published rule has them (Kofler et al., arXiv 2305.08992, and its data script): connected parts of at least 800 voxels
-of another subject's tumour, dilated by 5 voxels, mirrored at random, placed at random at least 5 voxels from this subject's tumour and with at least 75 % on the
-brain. Healthy mask and tumour are voided together; every method fills both, and the metric is taken on the healthy mask. Rows are means over masks,
+of another subject's tumour, dilated by 5 voxels, mirrored at random, placed at random at least 5 voxels from this subject's tumour and with at least
+75 % on the brain. Healthy mask and tumour are voided together; every method fills both, and the metric is taken on the healthy mask. Rows are means over masks,
 then over subjects; with the few subjects here there is no interval worth printing, so each subject has its own rows.
 """
 

@@ -90,8 +90,8 @@ class Method:
     coarse: int = 4
     """The diffusion runs on r_0 averaged over `coarse` × `coarse` pixels (its structure), and one last call at full resolution at t = `level` draws the
     texture; 1: it runs on the pixels (the paper)."""
-    level: int = 250
-    """The t of the last call. Its noise hides what the coarse deviation does not hold."""
+    level: int = 60
+    """The t of the last call. Its noise hides the seams of the cells, and not their means."""
     adversary: float = 0.0
     """λ of the adversarial term on the last call's r̂_0: a critic tells composed windows from real ones, and eps_theta learns to pass; 0: none."""
     low: float = 1.0
@@ -168,7 +168,7 @@ def going_on(trained: Config, asked: Config) -> Config:
     coarse = asked.networks.coarse
     method = replace(method, grain=trained.method.grain or asked.method.grain, roughness=trained.method.roughness or asked.method.roughness)
     if trained.method.coarse > 1:
-        method, coarse = replace(method, coarse=trained.method.coarse, level=trained.method.level), trained.networks.coarse
+        method, coarse = replace(method, coarse=trained.method.coarse), trained.networks.coarse
     return replace(trained, method=method, networks=replace(trained.networks, critic=asked.networks.critic, coarse=coarse), train=asked.train)
 
 

@@ -42,13 +42,17 @@ def bands(x: Image) -> Image:
 
 
 def directions(contrasts: int, generator: torch.Generator) -> Tensor:
-    """(FILTERS, BANDS · C, 3, 3), random unit vectors on `generator`: half see one band of one contrast, a quarter all bands of one contrast, a quarter one
-    band of all. Projections of everything at once would hardly notice the finest band."""
+    """(FILTERS, BANDS · C, 3, 3), random unit vectors on `generator`: a quarter see one band of one contrast, a quarter all bands of one contrast, half one
+    band of all contrasts, through one and the same 3×3 filter, so that detail which the contrasts share shows.
+
+    Projections of everything at once would hardly notice the finest band, nor what is shared."""
     w = torch.randn(FILTERS, BANDS, contrasts, 3, 3, generator=generator)
+    alike = torch.randn(FILTERS, 1, 1, 3, 3, generator=generator) * torch.randn(FILTERS, 1, contrasts, 1, 1, generator=generator)
     band = one_hot(torch.randint(BANDS, (FILTERS,), generator=generator), BANDS)
     contrast = one_hot(torch.randint(contrasts, (FILTERS,), generator=generator), contrasts)
     kind = torch.arange(FILTERS)[:, None] % 4
-    w = w * torch.where(kind == 2, 1, band)[:, :, None, None, None] * torch.where(kind == 3, 1, contrast)[:, None, :, None, None]
+    w = torch.where((kind >= 2)[:, :, None, None, None], alike, w)
+    w = w * torch.where(kind == 1, 1, band)[:, :, None, None, None] * torch.where(kind >= 2, 1, contrast)[:, None, :, None, None]
     w = w.reshape(FILTERS, BANDS * contrasts, 3, 3)
     return w / w.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
 
@@ -65,6 +69,10 @@ def distance(drawn: Image, real: Image, places: Sequence[Mask], around: Mask, fi
     Per sample, then over the batch; 0 for a sample without a region of `LEAST` pixels. 0 where the two hold the same patches in any order. The unit is
     not the lesion's own spread: a lesion that happens to be smooth would count for more than a rough one, and draws would come out too smooth."""
     seen = bands(torch.cat([drawn, real]).float())
+    with torch.no_grad():
+        units = torch.stack([_spread(theirs[:, near > 0]) for theirs, near in zip(seen[len(real) :], around[:, 0], strict=True)])
+    # Each band of each contrast in its own unit: a mixture of them would hear the loudest alone. Without a unit there is nothing (a missing contrast).
+    seen = seen * torch.where(units > 1e-4, 1.0 / units.clamp(min=1e-4), 0.0).repeat(2, 1)[:, :, None, None]
     projected = conv2d(pad(seen, (1,) * 4, mode="replicate"), filters)
     total = seen.new_zeros(())
     for b in range(len(real)):

@@ -248,7 +248,7 @@ def test_roughness_is_the_rms_of_what_the_cells_do_not_hold() -> None:
         assert rough[..., 2:3, 2:3].tolist() == [[[[pytest.approx(wanted, abs=1e-5)]]]]
         assert not rough[there == 0].any() and there[0, 0, 7, 4] == 1 and there[0, 0, 7, 7] == 0
     cells, there = dec.coarsen(chequers * support, support, 4)
-    assert float(dec.roughness(chequers * support, cells, there, support, 4)[0, 0, 7, 4]) == pytest.approx(1.0, abs=0.05), "over the pixels on the support alone"
+    assert float(dec.roughness(chequers * support, cells, there, support, 4)[0, 0, 7, 4]) == pytest.approx(1.0, abs=0.05), "on the support alone"
 
 
 def test_coarse_and_back() -> None:

@@ -49,14 +49,29 @@ def test_bands_add_up_and_a_flat_image_has_one() -> None:
     assert texture.bands(torch.full((1, 1, 32, 32), 3.0))[0, :, 16, 16].tolist() == pytest.approx([0, 0, 0, 3], abs=1e-5)
 
 
-def test_directions_are_unit_vectors_half_of_which_see_one_band_of_one_contrast() -> None:
+def test_directions_are_unit_vectors_of_four_kinds() -> None:
     filters = texture.directions(3, torch.Generator().manual_seed(1))
     assert torch.allclose(filters.flatten(1).norm(dim=1), torch.ones(texture.FILTERS), atol=1e-6)
-    used = filters.abs().amax(dim=(2, 3)).view(-1, texture.BANDS, 3) > 0
+    parts = filters.view(-1, texture.BANDS, 3, 9)
+    used = parts.abs().amax(dim=3) > 0
     bands_seen, contrasts_seen = used.any(dim=2).sum(dim=1), used.any(dim=1).sum(dim=1)
     kind = torch.arange(texture.FILTERS) % 4
-    assert torch.equal(bands_seen, torch.where(kind == 2, texture.BANDS, 1)) and torch.equal(contrasts_seen, torch.where(kind == 3, 3, 1))
+    assert torch.equal(bands_seen, torch.where(kind == 1, texture.BANDS, 1)) and torch.equal(contrasts_seen, torch.where(kind >= 2, 3, 1))
+    for each in parts[kind >= 2]:
+        (band,) = each.abs().sum(dim=(1, 2)).nonzero()[0].tolist()
+        assert torch.linalg.matrix_rank(each[band], rtol=1e-4) == 1, "one filter for all contrasts"
     assert torch.equal(filters, texture.directions(3, torch.Generator().manual_seed(1))), "the generator alone decides"
+
+
+def test_detail_that_contrasts_share_is_seen() -> None:
+    """Two contrasts of the same texture each, in one case the same grain in both: every single contrast has its patches, the pair has not."""
+    shared, own = noise(1, 1, 64, 64), noise(1, 1, 64, 64, seed=1)
+    both, apart = torch.cat([shared, shared], 1), torch.cat([shared, own], 1)
+
+    def mean_gap(drawn: Tensor, real: Tensor) -> float:
+        return sum(float(gap(drawn, real, texture.directions(2, torch.Generator().manual_seed(k)))) for k in range(8)) / 8
+
+    assert mean_gap(apart, both) > 4 * mean_gap(torch.cat([own, own], 1), both)
 
 
 def test_regions_of_a_square() -> None:
