@@ -47,8 +47,8 @@ def noised(model: PathoSyn, batch: LesionBatch, parts: Parts, x_sub: Image, stre
     form = there = None
     if last or model.coarse:
         t = torch.full_like(t, method.level)
-        form, there = coarse.form(model, r0, batch.x, parts)
-        start = decomposition.refine(form[:, : shape[0]], there, parts.support, method.coarse)
+        form, there = coarse.form(model, r0, batch, x_sub, parts)
+        start = decomposition.refine(coarse.means(model, form, batch, x_sub, parts), there, parts.support, method.coarse)
     # A missing contrast is 0 here as it is at the draw.
     r_t = diffusion.diffuse(start, t, eps, parts.support * parts.known, model.schedule)
     white = rng.normal(streams, (1, *shape[1:])).to(device) if method.grain else None
@@ -66,7 +66,7 @@ def structure_terms(model: PathoSyn, batch: LesionBatch, parts: Parts, x_sub: Im
     method = model.config.method
     assert model.coarse is not None
     counts = parts.known * (~batch.healthy).to(batch.x.dtype)[:, None, None, None]
-    r0, there = coarse.form(model, model.to_scaled(decomposition.deviation(batch.x, x_sub, parts.support * counts)), batch.x, parts)
+    r0, there = coarse.form(model, model.to_scaled(decomposition.deviation(batch.x, x_sub, parts.support * counts)), batch, x_sub, parts)
     several = r0.shape[1] // batch.x.shape[1]
     known, counts = parts.known.repeat(1, several, 1, 1), counts.repeat(1, several, 1, 1)
     t = diffusion.training_times(rng.integers(streams, 1, model.schedule.T), model.schedule.T, times=method.times).to(r0.device)

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 FORMAT = "pathosyn-weights"
 VERSION = "3"
 BEFORE = {
-    "1": {"times": "uniform", "context": "outside", "grain": False, "roughness": False, "coarse": 1, "patches": 0.0, "adversary": 0.0},
-    "2": {"grain": False, "roughness": False, "patches": 0.0},
+    "1": {"times": "uniform", "context": "outside", "grain": False, "roughness": False, "cells": "deviation", "coarse": 1, "patches": 0.0, "adversary": 0.0},
+    "2": {"grain": False, "roughness": False, "cells": "deviation", "patches": 0.0},
 }
 """Older formats that are still read: what their methods did, in the fields that they did not have."""
 STATISTICS = ("r_scale", "r_max", "rough_mean", "rough_std")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pathosyn import decomposition, texture
-from pathosyn.types import Image, Mask
+from pathosyn.types import Image, LesionBatch, Mask
 
 if TYPE_CHECKING:
     from pathosyn.methods.pathosyn import Parts, PathoSyn
@@ -22,15 +22,32 @@ FARTHEST = 4.0
 """Standard deviations at which a drawn roughness is held."""
 
 
-def form(model: PathoSyn, r0: Image, x: Image, parts: Parts) -> tuple[Image, Mask]:
+def form(model: PathoSyn, r0: Image, batch: LesionBatch, x_sub: Image, parts: Parts) -> tuple[Image, Mask]:
     """r_0 (B, C, H, W; scaled, 0 off the support) in cells: their means and, with `roughness`, the logarithm of how rough they are beside the scan's
-    own grain, with mean 0 and spread 1 over the training data: (B, C or 2C, H/coarse, W/coarse), and which cells hold any of the support."""
+    own grain, with mean 0 and spread 1 over the training data: (B, C or 2C, H/coarse, W/coarse), and which cells hold any of the support.
+
+    With `cells` = intensity the means are of f + r_0 on the lesion: r_0 there undoes what f got wrong, and a network that draws r_0 has to know it."""
     mean, there = decomposition.coarsen(r0, parts.support, model.config.method.coarse)
+    mean = mean + _ground(model, batch, x_sub, parts)
     if not model.rough:
         return mean, there
-    _, relative = relative_roughness(model, model.from_scaled(r0), x, parts)
+    _, relative = relative_roughness(model, model.from_scaled(r0), batch.x, parts)
     relative = (relative - _per_contrast(model.rough_mean)) / _per_contrast(model.rough_std).clamp(min=1e-3)
     return torch.cat([mean, relative * there * parts.known], dim=1), there
+
+
+def means(model: PathoSyn, form: Image, batch: LesionBatch, x_sub: Image, parts: Parts) -> Image:
+    """The cells' means of r_0 alone, scaled, (B, C, H/coarse, W/coarse)."""
+    return form[:, : len(model.config.contrasts)] - _ground(model, batch, x_sub, parts)
+
+
+def _ground(model: PathoSyn, batch: LesionBatch, x_sub: Image, parts: Parts) -> Image | float:
+    """The mean of f over each cell, scaled, times the share of the cell that is lesion."""
+    if model.config.method.cells == "deviation":
+        return 0.0
+    size = model.config.method.coarse
+    share = decomposition.coarsen(batch.m, parts.support, size)[0]
+    return share * decomposition.coarsen(x_sub.float() / _per_contrast(model.r_scale), parts.support, size)[0] * parts.known
 
 
 def relative_roughness(model: PathoSyn, r: Image, x: Image, parts: Parts) -> tuple[Mask, Image]:

@@ -90,6 +90,8 @@ class Method:
     coarse: int = 4
     """The diffusion runs on r_0 averaged over `coarse` × `coarse` pixels (its structure), and one last call at full resolution at t = `level` draws the
     texture; 1: it runs on the pixels (the paper)."""
+    cells: Literal["deviation", "intensity"] = "intensity"
+    """What a cell's mean is of. deviation: r_0. intensity: on the lesion the scan itself, f + r_0, which does not carry f's faults; off it r_0."""
     level: int = 60
     """The t of the last call. Its noise hides the seams of the cells, and not their means."""
     adversary: float = 0.0
@@ -201,6 +203,7 @@ def paper() -> Method:
         grain=False,
         roughness=False,
         coarse=1,
+        cells="deviation",
         adversary=0.0,
         patches=0.0,
         # Through Eq. 12 an error in ε̂ is 157 times larger in r̂_0 at T: with λ = 1 these two would be all of Eq. 15.

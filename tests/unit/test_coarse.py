@@ -38,12 +38,31 @@ def deviation(method: PathoSyn, batch: LesionBatch) -> Tensor:
 def test_the_form_gives_means_and_roughness_back(method: PathoSyn, batch_of: Batches) -> None:
     batch = batch_of()
     parts, r0 = method.parts(batch), deviation(method, batch)
-    form, there = coarse.form(method, r0, batch.x, parts)
+    form, there = coarse.form(method, r0, batch, batch.x_ph, parts)
     mean, cells = decomposition.coarsen(r0, parts.support, 4)
-    assert form.shape == (3, 4, 8, 8) and torch.equal(form[:, :2], mean) and torch.equal(there, cells)
+    assert form.shape == (3, 4, 8, 8) and torch.allclose(coarse.means(method, form, batch, batch.x_ph, parts), mean, atol=1e-5) and torch.equal(there, cells)
     own = texture.own_spread(batch.x, 1 - parts.support)
     wanted = decomposition.roughness(r0 * method.r_scale.view(1, 2, 1, 1), mean * method.r_scale.view(1, 2, 1, 1), there, parts.support, 4)
     assert torch.allclose(coarse.roughness(method, form, own) * there, wanted, atol=1e-4) and float(wanted.max()) > 0.5
+
+
+@pytest.mark.parametrize("cells", ["deviation", "intensity"])
+def test_on_the_lesion_the_form_is_the_scans_own_intensity_whatever_f_is(cells: str, make_method: Maker, batch_of: Batches) -> None:
+    method, batch = make_method(default(), cells=cells, roughness=False), batch_of(6)
+    method.r_scale.copy_(torch.tensor([0.5, 2.0]))
+    parts = method.parts(batch)
+    share = decomposition.coarsen(batch.m, parts.support, 4)[0]
+    lesion, beyond = ((share == k).expand(-1, 2, -1, -1) & (decomposition.coarsen(batch.D, batch.D, 4)[1] > 0) for k in (1, 0))
+    assert lesion.any() and beyond.any()
+    forms = [coarse.form(method, method.to_scaled((batch.x - f) * batch.D), batch, f, parts)[0] for f in (batch.x_ph, batch.x_ph + 3.0)]
+    scale = method.r_scale.view(1, 2, 1, 1)
+    own = decomposition.coarsen(batch.x / scale, parts.support, 4)[0]
+    if cells == "intensity":
+        assert torch.allclose(forms[0], forms[1], atol=1e-5) is False, "off the lesion it is the deviation"
+        assert torch.allclose(forms[0][lesion], own[lesion], atol=1e-5) and torch.allclose(forms[1][lesion], own[lesion], atol=1e-5)
+    else:
+        assert torch.allclose(forms[0] - forms[1], (3.0 / scale).expand_as(own) * decomposition.coarsen(batch.D, batch.D, 4)[1], atol=1e-4)
+    assert torch.allclose((forms[0] - forms[1])[beyond], (3.0 / scale).expand_as(own)[beyond], atol=1e-4)
 
 
 def test_roughness_does_not_depend_on_the_scans_brightness(method: PathoSyn, batch_of: Batches) -> None:
@@ -60,7 +79,7 @@ def test_begin_brings_the_logarithms_to_mean_0_and_spread_1(make_method: Maker, 
     method, batch = make_method(default()), batch_of(8, present=[[1, 1]] * 4 + [[1, 0]] * 4)
     monkeypatch.setattr(method.sub, "forward", lambda x, *_: batch.x_ph)
     found = method.begin("structure", [batch])
-    form, there = coarse.form(method, method.to_scaled((batch.x - batch.x_ph) * batch.D), batch.x, method.parts(batch))
+    form, there = coarse.form(method, method.to_scaled((batch.x - batch.x_ph) * batch.D), batch, batch.x_ph, method.parts(batch))
     for c in range(2):
         cells = form[:, 2 + c][(there[:, 0] > 0) & batch.present[:, c, None, None]]
         assert float(cells.mean()) == pytest.approx(0.0, abs=1e-3) and float(cells.std()) == pytest.approx(1.0, abs=1e-3)

@@ -260,7 +260,7 @@ class PathoSyn(nn.Module):
         seen = coarse.seen(self, condition, batch.x, parts, white, form=form, there=there)
         t = torch.full((len(form),), method.level, device=form.device)
         fresh = noise(len(times)) * parts.known
-        start = decomposition.refine(form[:, :contrasts], there, parts.support, size)
+        start = decomposition.refine(coarse.means(self, form, batch, x_sub, parts), there, parts.support, size)
         r_t = diffusion.diffuse(start, t, fresh, parts.support * parts.known, self.schedule)
         r = self.estimate(self.eps, r_t, seen, t)[1] * parts.known
         return self.from_scaled(diffusion.project(r if clamp is None else r.clamp(-clamp, clamp), parts.support))
