@@ -36,6 +36,11 @@ def form(model: PathoSyn, r0: Image, batch: LesionBatch, x_sub: Image, parts: Pa
     return torch.cat([mean, relative * there * parts.known], dim=1), there
 
 
+def there(model: PathoSyn, parts: Parts) -> Mask:
+    """(B, 1, H/coarse, W/coarse): which cells hold any of the support."""
+    return decomposition.coarsen(parts.support, parts.support, model.config.method.coarse)[1]
+
+
 def means(model: PathoSyn, form: Image, batch: LesionBatch, x_sub: Image, parts: Parts) -> Image:
     """The cells' means of r_0 alone, scaled, (B, C, H/coarse, W/coarse)."""
     return form[:, : len(model.config.contrasts)] - _ground(model, batch, x_sub, parts)

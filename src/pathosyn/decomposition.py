@@ -38,7 +38,8 @@ def roughness(field: Image, coarse: Image, there: Mask, support: Mask, size: int
     from torch.nn.functional import avg_pool2d
 
     lost = (field - refine(coarse, there, support, size)) * support
-    return (avg_pool2d(lost.square(), size) / avg_pool2d(support, size).clamp(min=1e-6)).sqrt() * there
+    # A square root has no slope at 0, where a smooth cell lies.
+    return (avg_pool2d(lost.square(), size) / avg_pool2d(support, size).clamp(min=1e-6) + 1e-12).sqrt() * there
 
 
 def add(x_sub: Field, r: Field) -> Field:

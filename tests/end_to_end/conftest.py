@@ -25,12 +25,12 @@ STEPS, FIRST_STAGE, VALIDATE = 8, 4, 5
 CHECKPOINTS = 3
 """Checkpoints fall on 3 (first stage), 4 (its end), 6 (the third's) and 8 (the fourth's; the second is step 5 alone)."""
 SETTINGS = (
-    *("--scale", "tiny", *NETWORKS, "--m.steps", "2", "--device", "cpu", "--threads", "1"),
+    *("--scale", "tiny", *NETWORKS, "--m.steps", "2", "--m.adversary", "0.1", "--device", "cpu", "--threads", "1"),
     *("--train.precision", "32-true", "--train.batch-pixels", "2048", "--train.lr-warmup", "2", "--train.substrate-share", str(FIRST_STAGE / STEPS)),
     *("--train.structure-share", str(1 / STEPS), "--train.sharpen-share", str(2 / STEPS)),
     *("--train.steps", str(STEPS), "--train.validate-every", str(VALIDATE), "--train.checkpoint-every", str(CHECKPOINTS)),
 )
-PAPER = ("--preset", "paper", "--m.inpaint", "harmonic", "--m.steps", "2")
+PAPER = ("--preset", "paper", "--m.inpaint", "harmonic", "--m.steps", "2", "--m.adversary", "0")
 
 Cli = Callable[..., int]
 

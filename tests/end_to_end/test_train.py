@@ -23,7 +23,7 @@ from pathosyn.checkpoint import load
 from pathosyn.types import LesionBatch
 
 Cli = Callable[..., int]
-PAPER = ("--preset", "paper", "--m.inpaint", "harmonic", "--m.steps", "2")
+PAPER = ("--preset", "paper", "--m.inpaint", "harmonic", "--m.steps", "2", "--m.adversary", "0")
 
 
 class Killed(BaseException):
@@ -192,7 +192,7 @@ def test_run_folder_of_a_staged_run(straight: Path, prepared: Path) -> None:
     assert {m for _, s, p, m in logged if (s, p) == ("sharpen", "train")} >= {"critic_patch", "critic_whole", "adversary", "low", "loss", "lr"}
     assert {("4", "substrate", "validation", name) for name in ("psnr_sub", "psnr_inp")} <= logged
     assert {step for step, _, p, _ in logged if p == "validation"} == {"4", "5", "6", "8"}
-    assert {(m.split(".")[0], m.split(".")[1]) for _, _, _, m in logged if "." in m} == {(a, c) for a in ("r_scale", "r_max") for c in config["contrasts"]}
+    assert {(m.split(".")[0], m.split(".")[1]) for _, _, _, m in logged if "." in m} == {(a, c) for a in ("r_scale", "r_max", "rough_mean", "rough_std") for c in config["contrasts"]}
     assert all(np.isfinite(float(row["value"])) for row in rows(straight))
     assert len({(r["step"], r["stage"], r["partition"], r["metric"]) for r in rows(straight)}) == len(rows(straight)), "a row twice"
     assert not [path.name for path in straight.iterdir() if path.name.endswith(".part")]
@@ -205,7 +205,7 @@ def test_total_is_the_weighted_sum_of_the_logged_terms(straight: Path, paper_str
         lam = method["weights"]
         row = {r["metric"]: float(r["value"]) for r in rows(run) if r["stage"] == stage and r["partition"] == "validation" and r["step"] == step}
         if stage == "sharpen":
-            total = method["adversary"] * row["adversary"] + method["low"] * row["low"] + method["anchor"] * row["diff"]
+            total = method["adversary"] * row["adversary"] + method["low"] * row["low"] + method["patches"] * row["patches"] + method["anchor"] * row["diff"]
             assert row["loss"] == pytest.approx(total, rel=1e-3)
             continue
         assert row["loss"] == pytest.approx(row.get("sub", 0.0) + lam["diff"] * row["diff"] + lam["dev"] * row["dev"] + lam["syn"] * row["syn"], rel=1e-3)
@@ -276,11 +276,11 @@ def test_fine_tuning_starts_from_the_weights_and_keeps_what_they_are(train: Cli,
 def test_fine_tuning_may_train_and_draw_in_another_way(train: Cli, straight: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """`config.FREE` comes from the command line, without a warning; what is not given stays the weights' own."""
     parent, run = straight / "weights.safetensors", tmp_path / "run"
-    flags = ("--train.steps", 2, "--m.steps", 3, "--m.solver", "dpm2m", "--m.adversary", 0)
+    flags = ("--train.steps", 2, "--m.steps", 3, "--m.solver", "dpm2m", "--m.adversary", 0, "--m.patches", 0)
     assert train(run, "--from", parent, *flags) == 0
     assert "not used" not in capsys.readouterr().err
     child, old = load(run / "weights.safetensors").config, load(parent).config
-    assert child.method == replace(old.method, steps=3, solver="dpm2m", adversary=0.0) != old.method
+    assert child.method == replace(old.method, steps=3, solver="dpm2m", adversary=0.0, patches=0.0) != old.method
     assert {row["stage"] for row in rows(run)} <= {"substrate", "structure", "deviation"}, "no adversary, no critic"
 
 

@@ -251,6 +251,13 @@ def test_roughness_is_the_rms_of_what_the_cells_do_not_hold() -> None:
     assert float(dec.roughness(chequers * support, cells, there, support, 4)[0, 0, 7, 4]) == pytest.approx(1.0, abs=0.05), "on the support alone"
 
 
+def test_a_smooth_cells_roughness_has_a_finite_slope() -> None:
+    field, support = torch.zeros(1, 1, 16, 16, requires_grad=True), torch.ones(1, 1, 16, 16)
+    cells, there = dec.coarsen(field, support, 4)
+    dec.roughness(field, cells, there, support, 4).sum().backward()
+    assert field.grad is not None and bool(field.grad.isfinite().all())
+
+
 def test_coarse_and_back() -> None:
     """The mean over a cell's pixels of the support alone; a constant comes back exactly, also at a ragged rim; nothing outside."""
     draw = torch.Generator().manual_seed(3)

@@ -224,46 +224,62 @@ class PathoSyn(nn.Module):
     @torch.no_grad()
     def draw(self, batch: LesionBatch, x_sub: Image, noise: Callable[[int], Image], *, steps: int | None = None) -> Image:
         """Alg. 2, step 2: a deviation in normalised units, 0 outside the support. `batch.x` is the scan without lesion; `noise(k)` is (B, C, H, W)."""
-        method = self.config.method
-        parts = self.parts(batch)
-        condition = self.condition(batch.x, x_sub, batch.m, parts)
-        times = diffusion.sampling_times(self.schedule.T, steps or method.steps, spacing=method.spacing)
-        clamp = self.r_max.view(1, -1, 1, 1) if method.clamp_quantile else None
+        parts, calls = self.parts(batch), len(self._times(steps))
+        if self.coarse is not None:
+            return self.last_call(batch, x_sub, self.draw_form(batch, x_sub, noise, steps=steps), lambda k: noise(calls + k))
+        white = noise(calls + 1)[:, :1] if self.config.method.grain else None
+        seen = coarse.seen(self, self.condition(batch.x, x_sub, batch.m, parts), batch.x, parts, white)
+        return self.from_scaled(self._sample(self.eps, seen, parts.support, noise, parts.known, self._bound(), steps))
 
-        def sample(network: nn.Module, shown: Image, support: Mask, field: Callable[[int], Image], known: Image, bound: Tensor | None) -> Image:
-            return diffusion.sample_deviation(
-                lambda r, t: self.estimate(network, r, shown, t)[1] * known,
-                lambda k: field(k) * known,
-                support,
-                self.schedule,
-                times,
-                solver=method.solver,
-                eta=method.eta,
-                clamp=bound,
-            )
-
-        white = noise(len(times) + 1)[:, :1] if method.grain else None
-        if self.coarse is None:
-            seen = coarse.seen(self, condition, batch.x, parts, white)
-            return self.from_scaled(sample(self.eps, seen, parts.support, noise, parts.known, clamp))
-        size, contrasts = method.coarse, len(self.config.contrasts)
-        there = decomposition.coarsen(parts.support, parts.support, size)[1]
+    @torch.no_grad()
+    def draw_form(self, batch: LesionBatch, x_sub: Image, noise: Callable[[int], Image], *, steps: int | None = None) -> Image:
+        """The coarse form of a deviation, as `coarse.form` makes it of a real one."""
+        assert self.coarse is not None
+        parts, size, several = self.parts(batch), self.config.method.coarse, 2 if self.rough else 1
 
         def over_cells(k: int) -> Image:
             fields = [noise(k), noise(k + ROUGH)] if self.rough else [noise(k)]
             # The mean of size² unit normals, brought back to unit variance: the volume's noise field decides here too.
             return avg_pool2d(torch.cat(fields, dim=1), size) * size
 
-        several = 2 if self.rough else 1
-        bound = None if clamp is None else torch.cat([clamp, torch.full_like(clamp, coarse.FARTHEST)], dim=1)[:, : several * contrasts]
-        form = sample(self.coarse, avg_pool2d(condition, size), there, over_cells, parts.known.repeat(1, several, 1, 1), bound)
-        seen = coarse.seen(self, condition, batch.x, parts, white, form=form, there=there)
+        shown = avg_pool2d(self.condition(batch.x, x_sub, batch.m, parts), size)
+        bound = self._bound()
+        if bound is not None and self.rough:
+            bound = torch.cat([bound, torch.full_like(bound, coarse.FARTHEST)], dim=1)
+        return self._sample(self.coarse, shown, coarse.there(self, parts), over_cells, parts.known.repeat(1, several, 1, 1), bound, steps)
+
+    @torch.no_grad()
+    def last_call(self, batch: LesionBatch, x_sub: Image, form: Image, noise: Callable[[int], Image]) -> Image:
+        """A deviation in normalised units from its coarse form: one call of eps_theta at t = `level`. Noise 0 goes on the form, 1 makes the grain."""
+        method, parts, there = self.config.method, self.parts(batch), coarse.there(self, self.parts(batch))
+        white = noise(1)[:, :1] if method.grain else None
+        seen = coarse.seen(self, self.condition(batch.x, x_sub, batch.m, parts), batch.x, parts, white, form=form, there=there)
         t = torch.full((len(form),), method.level, device=form.device)
-        fresh = noise(len(times)) * parts.known
-        start = decomposition.refine(coarse.means(self, form, batch, x_sub, parts), there, parts.support, size)
-        r_t = diffusion.diffuse(start, t, fresh, parts.support * parts.known, self.schedule)
-        r = self.estimate(self.eps, r_t, seen, t)[1] * parts.known
-        return self.from_scaled(diffusion.project(r if clamp is None else r.clamp(-clamp, clamp), parts.support))
+        start = decomposition.refine(coarse.means(self, form, batch, x_sub, parts), there, parts.support, method.coarse)
+        r_t = diffusion.diffuse(start, t, noise(0) * parts.known, parts.support * parts.known, self.schedule)
+        r, bound = self.estimate(self.eps, r_t, seen, t)[1] * parts.known, self._bound()
+        return self.from_scaled(diffusion.project(r if bound is None else r.clamp(-bound, bound), parts.support))
+
+    def _sample(
+        self, network: nn.Module, shown: Image, support: Mask, noise: Callable[[int], Image], known: Image, bound: Tensor | None, steps: int | None
+    ) -> Image:
+        method = self.config.method
+        return diffusion.sample_deviation(
+            lambda r, t: self.estimate(network, r, shown, t)[1] * known,
+            lambda k: noise(k) * known,
+            support,
+            self.schedule,
+            self._times(steps),
+            solver=method.solver,
+            eta=method.eta,
+            clamp=bound,
+        )
+
+    def _times(self, steps: int | None) -> Sequence[int]:
+        return diffusion.sampling_times(self.schedule.T, steps or self.config.method.steps, spacing=self.config.method.spacing)
+
+    def _bound(self) -> Tensor | None:
+        return self.r_max.view(1, -1, 1, 1) if self.config.method.clamp_quantile else None
 
     @torch.no_grad()
     def synthesize(self, batch: LesionBatch, *, controls: Controls, steps: int | None = None) -> Synthesis:

@@ -1,0 +1,102 @@
+"""Which stage gives a drawn lesion away: AUC of the trees where parts of the coarse form are the real lesion's own.
+
+    python benchmarks/quality_stages.py --data slices.h5 --weights glioma [--learn 4] [--judge 20] [--threads N]
+
+drawn            the form is drawn: what `insert` does
+drawn means      the cells' means are drawn, their roughness is the real lesion's
+drawn roughness  the other way round
+real form        both are real: what is left is the last call's doing
+
+On validation subjects, folds by subject, as benchmarks/quality_realism.py. A row a variant; lower is better, .5 is indistinguishable.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from pathosyn import coarse, decomposition, rng
+from pathosyn.checkpoint import Loaded, load
+from pathosyn.data.slices import Slices
+from pathosyn.evaluate import realism
+from pathosyn.generate import _batches, chosen
+from pathosyn.types import LesionBatch
+from pathosyn.weights import find
+
+REGIONS = ("lesion", "lesion, intensity", "lesion, texture", "lesion, rim")
+
+
+@torch.inference_mode()
+def variants(loaded: Loaded, batch: LesionBatch) -> dict[str, np.ndarray]:
+    """Composed windows (B, C, H, W) by variant."""
+    method, contrasts = loaded.method, len(loaded.config.contrasts)
+    parts, f = method.parts(batch), method.fill(batch)
+    streams = [rng.generator(0, s, z) for s, z in zip(batch.subject, batch.z, strict=True)]
+    fields: dict[int, torch.Tensor] = {}
+
+    def noise(k: int) -> torch.Tensor:
+        return fields.setdefault(k, rng.normal(streams, tuple(batch.x.shape[1:])))
+
+    r0 = method.to_scaled(decomposition.deviation(batch.x, f, parts.support * parts.known))
+    real, _ = coarse.form(method, r0, batch, f, parts)
+    drawn = method.draw_form(batch, f, noise)
+    forms = {
+        "drawn": drawn,
+        "drawn means": torch.cat([drawn[:, :contrasts], real[:, contrasts:]], 1),
+        "drawn roughness": torch.cat([real[:, :contrasts], drawn[:, contrasts:]], 1),
+        "real form": real,
+    }
+    made = {}
+    for name, form in forms.items():
+        r = method.last_call(batch, f, form, lambda k: noise(5000 + k))
+        made[name] = ((decomposition.heal(batch.x, f, parts.S) + parts.S * r) * parts.known).float().numpy()
+    return made
+
+
+def rows(loaded: Loaded, data: Path, partition: str, count: int) -> Iterator[tuple[str, str, dict[str, float]]]:
+    """(subject, variant or "real", features)."""
+    slices = Slices(data, partition, contrasts=loaded.config.contrasts, every=False)
+    for members in _batches(slices, chosen(slices, count)):
+        batch = slices.lesion(members)
+        made = variants(loaded, batch)
+        for b, row in enumerate(members):
+            scene = realism.Scene.of(slices, row)
+            if scene.m.sum() < realism.SMALLEST:
+                continue
+            shown = {"real": scene.x, **{name: windows[b] for name, windows in made.items()}}
+            for name, x in shown.items():
+                yield batch.subject[b], name, realism._measured(scene, x, scene.m, scene.S > 0)
+
+
+def main() -> None:
+    """Print one row a variant."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--weights", default=None)
+    parser.add_argument("--learn", type=int, default=4)
+    parser.add_argument("--judge", type=int, default=20)
+    parser.add_argument("--threads", type=int, default=0)
+    given = parser.parse_args()
+    if given.threads:
+        torch.set_num_threads(given.threads)
+    loaded = load(find(given.weights))
+    found = [(*row, part) for part, count in (("train", given.learn), ("validation", given.judge)) for row in rows(loaded, given.data, part, count)]
+    print("variant | windows judged | " + " | ".join(REGIONS))
+    for name in dict.fromkeys(row[1] for row in found if row[1] != "real"):
+        some = [row for row in found if row[1] in ("real", name)]
+        pairs = realism.Pairs(
+            pd.DataFrame([row[2] for row in some]),
+            np.array([row[0] for row in some]),
+            np.array([row[3] == "validation" for row in some]),
+            np.array([row[1] == name for row in some]),
+        )
+        print(f"{name} | {int(pairs.judged.sum() // 2)} | " + " | ".join(str(realism.trees(pairs, region)[0]) for region in REGIONS), flush=True)
+
+
+if __name__ == "__main__":
+    main()
