@@ -1,4 +1,4 @@
-"""Alg. 1 on one batch: the terms of Eqs. 9 and 13 on pixels, Eq. 9 on the coarse deviation, and the adversarial stage's.
+"""Alg. 1 on one batch: the terms of Eqs. 9 and 13 on pixels, Eq. 9 on the coarse form, and the last stage's.
 
 Pure functions of a model, a batch and its f; `methods/pathosyn.py` says which player learns from which.
 """

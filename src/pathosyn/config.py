@@ -97,7 +97,7 @@ class Method:
     adversary: float = 0.0
     """λ of the adversarial term on the last call's r̂_0: a critic tells composed windows from real ones, and eps_theta learns to pass; 0: none."""
     low: float = 1.0
-    """λ of the L1 between r̂_0 and r_0 averaged over 8×8 pixels at the last call: the critic may change the texture, not the structure."""
+    """λ of the L1 between r̂_0 and r_0 averaged over the cells at the last call: texture may change, structure may not."""
     patches: float = 1.0
     """λ of the distance between the patches of the composed lesion and of the real one at the last call (`texture.distance`)."""
     anchor: float = 0.05
@@ -129,7 +129,7 @@ class Train:
     structure_share: float = 0.4
     """Staged training: share of the steps that go to the diffusion of the coarse deviation."""
     sharpen_share: float = 0.25
-    """Staged training with an adversary: share of the steps that go to the last stage."""
+    """Staged training with `patches` or an adversary: share of the steps that go to the last stage."""
     batch_pixels: int = 65536
     """Window pixels a step; the number of windows follows from their side."""
     lr: float = 1e-4

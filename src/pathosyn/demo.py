@@ -150,7 +150,6 @@ def demo_config(steps: int, seed: int) -> Config:
         sharpen_share=0.3,
         batch_pixels=16384,
         lr=1e-4,
-        critic_lr=1e-4,
         lr_warmup=10,
         ema=0.99,
         validate_every=steps,

@@ -47,6 +47,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "m.noise_mm": (0, 100),
     "m.adversary": _NOT_NEGATIVE,
     "m.low": _NOT_NEGATIVE,
+    "m.patches": _NOT_NEGATIVE,
     "m.anchor": _NOT_NEGATIVE,
     "m.coarse": (1, 16),
     "m.level": _COUNT,

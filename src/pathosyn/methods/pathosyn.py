@@ -72,7 +72,7 @@ class PathoSyn(nn.Module):
     @property
     def stages(self) -> Sequence[Stage]:
         """Joint: one stage on lesion windows (Alg. 1). Staged: f_sub on healthy holes, with half of the windows lesion windows at first,
-        fading out over the warm-up; then the diffusion of the coarse deviation; then eps_theta, the last of it against a critic."""
+        fading out over the warm-up; then the diffusion of the coarse deviation; then eps_theta, the last of it on the distance of patches."""
         method, train = self.config.method, self.config.train
         share = train.substrate_share
         structure = train.structure_share if self.coarse else 0.0
@@ -90,7 +90,7 @@ class PathoSyn(nn.Module):
         return tuple(stage for stage in stages if stage.share > 0)
 
     def modules_of(self, player: str) -> Sequence[nn.Module]:
-        """`sub`, `coarse`, `eps`, `both`; `critic`, and `sharp`: eps_theta against it."""
+        """`sub`, `coarse`, `eps`, `both`; `critic`, and `sharp`: eps_theta in the last stage, with or without it."""
         named = {"sub": (self.sub,), "coarse": (self.coarse,), "eps": (self.eps,), "sharp": (self.eps,), "both": (self.sub, self.eps), "critic": (self.critic,)}
         return tuple(module for module in named[player] if module is not None)
 
@@ -182,7 +182,7 @@ class PathoSyn(nn.Module):
 
     def losses(self, batch: LesionBatch, *, player: str, rng: Sequence[torch.Generator]) -> dict[str, Tensor]:
         """Alg. 1 on one batch. `sub`: Eq. 3. `eps`: Eqs. 9 and 13 with f_sub fixed. `both`: Eq. 15. `coarse`: Eq. 9 on the coarse deviation.
-        `critic` and `sharp`: the adversarial stage, in which Eqs. 9 and 13 have no part: their mean over textures is what makes a draw smooth."""
+        `critic` and `sharp`: the last stage, in which Eq. 9 has a small part and Eq. 13 none: their mean over textures is what makes a draw smooth."""
         parts = self.parts(batch)
         # Staged: f_sub is frozen, and a gradient through r_0 could only teach it to copy the lesion.
         with torch.set_grad_enabled(player in ("sub", "both") and torch.is_grad_enabled()):
