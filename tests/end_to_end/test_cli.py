@@ -62,9 +62,13 @@ def test_an_unknown_verb_is_named_with_the_known_ones(capsys: pytest.CaptureFixt
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     from importlib.metadata import version
 
+    from pathosyn.data.nifti import file_sha256
+    from pathosyn.weights import find
+
+    number = find().stem.rpartition("-")[2]
     assert ended("--version") == 0
     first, weights, *terms = capsys.readouterr().out.strip().splitlines()
-    assert first == f"pathosyn {version('pathosyn')} (Apache-2.0)" and weights.startswith("weights glioma 1, sha256 ")
+    assert first == f"pathosyn {version('pathosyn')} (Apache-2.0)" and weights.startswith(f"weights glioma {number}, sha256 {file_sha256(find())[:12]}")
     assert "non-commercial" in " ".join(terms), "the terms of the data travel with the weights"
 
 
