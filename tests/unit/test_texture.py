@@ -117,6 +117,18 @@ def test_the_unit_is_taken_around_the_lesion_alone() -> None:
     assert float(made) == pytest.approx(1.0 / spread(rough[near > 0]), rel=1e-4)
 
 
+def test_a_mixture_of_contrasts_hears_each_in_the_unit_of_its_quiet_tissue() -> None:
+    """However loud the lesion is in one of them."""
+    x, S = noise(1, 2, 48, 48), torch.zeros(1, 1, 48, 48)  # noqa: N806
+    S[..., 4:44, 4:44] = 0.5
+    x[:, 0] = torch.where(S[:, 0] > 0, 9.0 * x[:, 0], 0.3 * x[:, 0])
+    near, filters = texture.around(x, S), (raw_value(2, 0) + raw_value(2, 1)) / 2**0.5
+    units = [spread(x[:, c][near[:, 0] > 0]) for c in range(2)]
+    mixed = spread(((x[:, 0] / units[0] + x[:, 1] / units[1]) / 2**0.5)[near[:, 0] > 0])
+    made = texture.distance(x + torch.tensor([0.5, 0.0]).view(1, 2, 1, 1), x, [(S > 0).float()], near, filters)
+    assert float(made) == pytest.approx(0.5 / units[0] / 2**0.5 / mixed, rel=1e-3)
+
+
 def test_a_window_without_quiet_tissue_is_its_own_measure() -> None:
     x = torch.full((1, 1, 32, 32), 5.0)
     assert bool((texture.around(x, torch.zeros(1, 1, 32, 32)) == 1).all())
