@@ -20,17 +20,18 @@ from torch.optim.swa_utils import AveragedModel
 
 from pathosyn import rng
 from pathosyn.augment import varied
-from pathosyn.checkpoint import Provenance, load, save_weights
-from pathosyn.config import Config, Train, going_on
+from pathosyn.checkpoint import Provenance, save_weights
+from pathosyn.config import Config, Train
 from pathosyn.data.nifti import file_sha256
 from pathosyn.data.population import fingerprint, population
 from pathosyn.data.slices import Slices
 from pathosyn.errors import InputError, refuse
-from pathosyn.methods import Stage, build
+from pathosyn.methods import Stage
 from pathosyn.monitor import Running, evenly, preview, validate
 from pathosyn.optim import averaging, fabric_for, learning_rate, precision
 from pathosyn.progress import Track, track
 from pathosyn.runfolder import RunFolder, package_version
+from pathosyn.start import beginning
 from pathosyn.writing import refuse_unwritable
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def fit(data: str | Path, run: str | Path, config: Config, *, start_from: str | 
     InputError: unreadable data, no lesion to learn from, a run folder with other settings, data that lacks every contrast of the weights."""
     data, run, start_from = Path(data), Path(run), Path(start_from) if start_from else None
     refuse_unwritable(run, "--run")
-    method = _start(config, start_from)
+    method = beginning(config, start_from)
     train = _training_slices(data, method.config)
     fabric = fabric_for(config.train, device)
     settings = replace(config.train, precision=precision(config.train, fabric.device.type))
@@ -286,26 +287,3 @@ def validation_slices(data: Path, config: Config) -> Slices | None:
     except InputError:
         return None  # no such subject: the training's own slices have shown that all else is well
     return held_out if len(held_out.windows) else None
-
-
-def _start(config: Config, start_from: Path | None) -> PathoSyn:
-    torch.manual_seed(config.train.seed)  # also for the critic, which a weight file does not hold
-    if start_from is None:
-        return build(config)
-    loaded = load(start_from)
-    method = build(going_on(loaded.config, config))
-    # What the weights do not hold yet, a critic or the network of this coarse form, starts afresh.
-    afresh = "coarse." if method.rough and not loaded.method.rough else "critic."
-    known = {name: _grown(value, method.state_dict()[name].shape) for name, value in loaded.method.state_dict().items() if not name.startswith(afresh)}
-    new = method.load_state_dict(known, strict=False)
-    assert not new.unexpected_keys and all(name.startswith(("critic.", "coarse.", "rough_")) for name in new.missing_keys)
-    return method.train()
-
-
-def _grown(weight: torch.Tensor, shape: torch.Size) -> torch.Tensor:
-    """A first layer that now sees more channels, its weights on the new ones 0: at first nothing changes."""
-    if weight.shape == shape:
-        return weight
-    grown = weight.new_zeros(shape)
-    grown[:, : weight.shape[1]] = weight
-    return grown

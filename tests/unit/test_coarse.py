@@ -14,7 +14,7 @@ from pathosyn import coarse, decomposition, rng, texture
 from pathosyn.checkpoint import Provenance, save_weights
 from pathosyn.config import Config, default
 from pathosyn.methods.pathosyn import PathoSyn
-from pathosyn.train import _grown, _start
+from pathosyn.start import beginning, grown
 from pathosyn.types import Controls, LesionBatch
 
 Batches = Callable[..., LesionBatch]
@@ -118,7 +118,7 @@ def test_going_on_with_more_to_see_changes_nothing_at_first(make_method: Maker, 
     old = make_method(default(), grain=False, roughness=False)
     save_weights(tmp_path / "old.safetensors", old, Provenance())
     asked = Config(contrasts=old.config.contrasts, networks=old.config.networks, method=default())
-    new = _start(asked, tmp_path / "old.safetensors").eval()
+    new = beginning(asked, tmp_path / "old.safetensors").eval()
     assert new.rough and new.config.method.grain
     r_t, t = torch.randn(3, 2, 32, 32), torch.tensor([250, 250, 250])
     condition, extra = torch.randn(3, 6, 32, 32), torch.randn(3, 4, 32, 32)
@@ -129,5 +129,5 @@ def test_going_on_with_more_to_see_changes_nothing_at_first(make_method: Maker, 
 
 def test_a_grown_layer_keeps_its_weights_first() -> None:
     weight = torch.randn(4, 3, 3, 3)
-    grown = _grown(weight, torch.Size([4, 5, 3, 3]))
-    assert torch.equal(grown[:, :3], weight) and not grown[:, 3:].any() and _grown(weight, weight.shape) is weight
+    wider = grown(weight, torch.Size([4, 5, 3, 3]))
+    assert torch.equal(wider[:, :3], weight) and not wider[:, 3:].any() and grown(weight, weight.shape) is weight

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
-from pathosyn import alg1, coarse, decomposition, diffusion, losses, rng
+from pathosyn import alg1, coarse, decomposition, diffusion, losses, rng, scale
 from pathosyn.config import Config
 from pathosyn.methods import Stage
 from pathosyn.networks import Critic, DeviationNetwork, SubstrateNetwork
@@ -142,43 +142,9 @@ class PathoSyn(nn.Module):
 
     # -- training -------------------------------------------------------------------------------------------------------------------
 
-    @torch.no_grad()
     def begin(self, stage: str, batches: Iterable[LesionBatch]) -> dict[str, Any]:
-        """Before eps_theta learns: RMS and extreme of r_0 on the support, mean and spread of the logarithm of its relative roughness, per contrast;
-        what is known already stays. In joint training f_sub still moves: the fixed Inp stands in for it, so that the scale does not drift."""
-        method, contrasts = self.config.method, len(self.config.contrasts)
-        scale = stage != "sharpen" and not bool(self.r_max.any()) and bool(method.scale_residual or method.clamp_quantile)
-        rough = self.rough and not bool(self.rough_std.any())
-        if stage == "substrate" or not (scale or rough):
-            return {}
-        values, relative = ([[torch.empty(0)] for _ in range(contrasts)] for _ in range(2))
-        for batch in batches:
-            parts = self.parts(batch)
-            x_sub = batch.x_ph if stage == "joint" else self.substrate(batch.x, parts.support, parts.known)
-            r = decomposition.deviation(batch.x, x_sub, parts.support)
-            there, cells = coarse.relative_roughness(self, r, batch.x, parts) if rough else (parts.support, None)
-            for c in range(contrasts):
-                known = batch.present[:, c, None, None]
-                values[c].append(r[:, c][(parts.support[:, 0] > 0) & known].float().cpu())
-                if cells is not None:
-                    relative[c].append(cells[:, c][(there[:, 0] > 0) & known].float().cpu())
-        found = self._set_scale([torch.cat(of_c) for of_c in values]) if scale else {}
-        if rough:
-            for c, of_c in enumerate(relative):
-                if len(known_cells := torch.cat(of_c)) > 1:
-                    self.rough_mean[c], self.rough_std[c] = known_cells.mean(), known_cells.std()
-            found |= {"rough_mean": self.rough_mean.tolist(), "rough_std": self.rough_std.tolist()}
-        return found
-
-    def _set_scale(self, values: Sequence[Tensor]) -> dict[str, Any]:
-        for c, r_c in enumerate(values):
-            if not len(r_c):
-                continue
-            if self.config.method.scale_residual:
-                self.r_scale[c] = r_c.square().mean().sqrt()
-            if self.config.method.clamp_quantile:
-                self.r_max[c] = _quantile(r_c.abs(), self.config.method.clamp_quantile) / self.r_scale[c]
-        return {"r_scale": self.r_scale.tolist(), "r_max": self.r_max.tolist()}
+        """Before eps_theta learns: the statistics of r_0 (`scale.measure`)."""
+        return scale.measure(self, stage, batches)
 
     def losses(self, batch: LesionBatch, *, player: str, rng: Sequence[torch.Generator]) -> dict[str, Tensor]:
         """Alg. 1 on one batch. `sub`: Eq. 3. `eps`: Eqs. 9 and 13 with f_sub fixed. `both`: Eq. 15. `coarse`: Eq. 9 on the coarse deviation.
@@ -296,8 +262,3 @@ class PathoSyn(nn.Module):
         x_hat = decomposition.recompose(batch.x, x_sub, r, parts.S, severity=severity, kind=kind)
         x_hat = torch.where(has_lesion & (kind == "preserve"), redrawn, x_hat)
         return Synthesis(x_hat=x_hat * parts.known, x_sub=x_sub, r=r, S=parts.S, m=batch.m, seeds=[controls.seed] * len(batch))
-
-
-def _quantile(values: Tensor, q: float) -> Tensor:
-    """torch.quantile refuses more than 2^24 values."""
-    return values.kthvalue(max(1, min(len(values), round(q * len(values))))).values
