@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch.nn.functional import avg_pool2d
 
-from pathosyn import coarse, decomposition, diffusion, losses, rng, texture
+from pathosyn import appearance, coarse, decomposition, diffusion, losses, rng, texture
 from pathosyn.types import Image, LesionBatch, Times
 
 if TYPE_CHECKING:
@@ -72,7 +71,8 @@ def structure_terms(model: PathoSyn, batch: LesionBatch, parts: Parts, x_sub: Im
     t = diffusion.training_times(rng.integers(streams, 1, model.schedule.T), model.schedule.T, times=method.times).to(r0.device)
     eps = rng.normal(streams, tuple(r0.shape[1:])).to(r0.device)
     r_t = diffusion.diffuse(r0, t, eps, there * known, model.schedule)
-    output, r0_hat = model.estimate(model.coarse, r_t, avg_pool2d(model.condition(batch.x, x_sub, batch.m, parts), method.coarse), t)
+    look = appearance.taught(appearance.measure(model, r0, batch, parts), streams) if model.looking else None
+    output, r0_hat = model.estimate(model.coarse, r_t, model.condition_form(batch, x_sub, parts, look), t)
     diff = losses.diffusion_loss(diffusion.target(r0, eps, t, model.schedule, prediction=method.prediction), output, there * counts)
     return {"diff": diff, "pat": losses.masked_mean((r0_hat - r0).abs(), there * counts), "loss": diff}
 

@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from pathosyn.methods.pathosyn import PathoSyn
 
 FORMAT = "pathosyn-weights"
-VERSION = "3"
-BEFORE = {
-    "1": {"times": "uniform", "context": "outside", "grain": False, "roughness": False, "cells": "deviation", "coarse": 1, "patches": 0.0, "adversary": 0.0},
-    "2": {"grain": False, "roughness": False, "cells": "deviation", "patches": 0.0},
-}
+VERSION = "4"
+_THIRD = {"appearance": False}
+_SECOND = _THIRD | {"grain": False, "roughness": False, "cells": "deviation", "patches": 0.0}
+_FIRST = _SECOND | {"times": "uniform", "context": "outside", "coarse": 1, "adversary": 0.0}
+BEFORE: dict[str, dict[str, Any]] = {"1": _FIRST, "2": _SECOND, "3": _THIRD}
 """Older formats that are still read: what their methods did, in the fields that they did not have."""
-STATISTICS = ("r_scale", "r_max", "rough_mean", "rough_std")
+STATISTICS = ("r_scale", "r_max", "rough_mean", "rough_std", "look_mean", "look_std", "looks", "looks_of")
 CRITIC = "critic."
 """What the training needs and the drawing does not: these tensors stay in the run's state and are not shipped."""
 

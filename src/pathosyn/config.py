@@ -92,6 +92,9 @@ class Method:
     texture; 1: it runs on the pixels (the paper)."""
     cells: Literal["deviation", "intensity"] = "intensity"
     """What a cell's mean is of. deviation: r_0. intensity: on the lesion the scan itself, f + r_0, which does not carry f's faults; off it r_0."""
+    appearance: bool = True
+    """The network that draws the coarse form is told what the lesion is to look like: a few numbers (`appearance.measure`) of the lesion itself in training,
+    of a training lesion of such a size at the draw."""
     level: int = 60
     """The t of the last call. Its noise hides the seams of the cells, and not their means."""
     adversary: float = 0.0
@@ -163,12 +166,16 @@ FREE = ("times", "solver", "eta", "spacing", "steps", "warmup", "noise_mm", "con
 """The decisions that may change between a training and the one that goes on from its weights: how to train and how to draw, not what a number means."""
 
 
+MORE = ("grain", "roughness", "appearance")
+"""What a network may be shown on top of what it was trained with; what it knows it keeps."""
+
+
 def going_on(trained: Config, asked: Config) -> Config:
     """The config of a training that starts from the weights of another: the weights' own, but for `train`, the critic, and what is `FREE`."""
     method = replace(trained.method, **{name: getattr(asked.method, name) for name in FREE})
     # A network that the weights do not hold yet may have any size and scale; one that they hold keeps both.
     coarse = asked.networks.coarse
-    method = replace(method, grain=trained.method.grain or asked.method.grain, roughness=trained.method.roughness or asked.method.roughness)
+    method = replace(method, **{name: getattr(trained.method, name) or getattr(asked.method, name) for name in MORE})
     if trained.method.coarse > 1:
         method, coarse = replace(method, coarse=trained.method.coarse), trained.networks.coarse
     return replace(trained, method=method, networks=replace(trained.networks, critic=asked.networks.critic, coarse=coarse), train=asked.train)
@@ -204,6 +211,7 @@ def paper() -> Method:
         roughness=False,
         coarse=1,
         cells="deviation",
+        appearance=False,
         adversary=0.0,
         patches=0.0,
         # Through Eq. 12 an error in ε̂ is 157 times larger in r̂_0 at T: with λ = 1 these two would be all of Eq. 15.

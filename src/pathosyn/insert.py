@@ -71,7 +71,7 @@ def _draw(job: Job, todo: dict[Path, dict], *, steps: int | None, device: torch.
         request = asked["request"]
         key = (request["seed"], job.scan.name, request["replicate"])
         noise = volume.noise_field(target, job.scene.spacing[0], config.noise_mm, *key)
-        r = volume.deviation(method, target, f_new, noise, steps=steps, device=device)
+        r = volume.deviation(method, target, f_new, noise, key=key, steps=steps, device=device)
         images = native.composed(job, f_old, f_new, r, severity=request["severity"])
         # At severity 0 there is no lesion: a mask beside the scan would be false.
         mask = job.lesions.new if request["severity"] > 0 else np.zeros(job.scan.shape, bool)

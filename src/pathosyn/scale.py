@@ -27,7 +27,8 @@ def measure(model: PathoSyn, stage: str, batches: Iterable[LesionBatch]) -> dict
     values, relative = ([[torch.empty(0)] for _ in range(contrasts)] for _ in range(2))
     for batch in batches:
         parts = model.parts(batch)
-        x_sub = batch.x_ph if stage == "joint" else model.substrate(batch.x, parts.support, parts.known)
+        filled = batch.x_ph if stage == "joint" else batch.x_sub
+        x_sub = model.substrate(batch.x, parts.support, parts.known) if filled is None else filled
         r = decomposition.deviation(batch.x, x_sub, parts.support)
         there, cells = coarse.relative_roughness(model, r, batch.x, parts) if rough else (parts.support, None)
         for c in range(contrasts):

@@ -221,9 +221,7 @@ def _time(run: Run) -> str:
     before = {name: seconds for name, seconds in run.seconds.items() if name != "report"}
     rows = [(name, f"{seconds:.1f}") for name, seconds in (*before.items(), ("together", sum(before.values())))]
     return (
-        "<section><h2>Time</h2>"
-        + page.table(("part", "seconds"), rows)
-        + "</section><section><h2>The same by hand</h2>"
+        "<section><h2>Time</h2>" + page.table(("part", "seconds"), rows) + "</section><section><h2>The same by hand</h2>"
         "<p>On this folder each command finds its result there and keeps it; give another folder to have it made anew.</p>"
         + page.commands(run.commands)
         + "</section>"

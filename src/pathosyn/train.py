@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import copy
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
@@ -65,6 +67,17 @@ class Session:
 
 
 @dataclass(frozen=True)
+class Windows:
+    """Training windows spread over the table, for statistics; may be gone through again."""
+
+    slices: Slices
+    device: torch.device
+
+    def __iter__(self) -> Iterator[LesionBatch]:
+        return (batch.to(self.device) for batch in evenly(self.slices, STATISTICS_WINDOWS))
+
+
+@dataclass(frozen=True)
 class Players:
     """The modules that a stage moves, their running averages and their optimisers, by player; `running`: what metrics.csv does not have yet."""
 
@@ -108,18 +121,27 @@ def _run_stages(session: Session, state: dict[str, Any] | None) -> None:
     method, done = session.method, state["step"] if state else 0
     if state:
         method.load_state_dict(state["method"])
+    filled: Slices | None = None
     for stage, start, stop in _schedule(method.stages, session.settings.steps):
         if done >= stop:
             continue
+        slices = session.train
+        if stage.filled:
+            filled = filled or slices.filled(partial(_fill, session), batch_pixels=session.settings.batch_pixels)
+            slices = filled
         if done == start:
-            batches = (batch.to(session.fabric.device) for batch in evenly(session.train, STATISTICS_WINDOWS))
-            statistics = method.begin(stage.name, batches)
-            values = {f"{name}.{c}": v for name, row in statistics.items() for c, v in zip(method.config.contrasts, row, strict=True)}
+            statistics = method.begin(stage.name, Windows(slices, session.fabric.device))
+            values = {f"{name}.{k}": v for name, row in statistics.items() for k, v in _named(row, method.config.contrasts)}
             if session.fabric.is_global_zero:
                 session.folder.log(start, stage.name, "train", values)
         players = _players(session, stage, state if state and start < done else None)
-        _run_steps(session, stage, players, start, max(start, done), stop)
+        _run_steps(session, slices, stage, players, start, max(start, done), stop)
         done = stop
+
+
+def _named(row: Sequence[float], contrasts: Sequence[str]) -> Iterable[tuple[str | int, float]]:
+    """The values of one statistic: one a contrast, or else numbered."""
+    return zip(contrasts, row, strict=True) if len(row) == len(contrasts) else enumerate(row)
 
 
 def _players(session: Session, stage: Stage, state: dict[str, Any] | None) -> Players:
@@ -142,12 +164,14 @@ def _players(session: Session, stage: Stage, state: dict[str, Any] | None) -> Pl
     return Players(modules, averages, optimizers, running)
 
 
-def _run_steps(session: Session, stage: Stage, players: Players, start: int, done: int, stop: int) -> None:
+def _fill(session: Session, batch: LesionBatch) -> np.ndarray:
+    """f on each window, (B, C, H, W)."""
+    return session.method.fill(batch.to(session.fabric.device)).float().cpu().numpy()
+
+
+def _run_steps(session: Session, slices: Slices, stage: Stage, players: Players, start: int, done: int, stop: int) -> None:
     """Steps `done`…`stop` of a stage that began at `start`. On return the method holds the averaged weights."""
     settings, running = session.settings, players.running
-    slices = session.train
-    if stage.filled and done < stop:
-        slices = slices.filled(lambda batch: session.method.fill(batch.to(session.fabric.device)).float().cpu().numpy(), batch_pixels=settings.batch_pixels)
     wrapped = session.fabric.setup_module(session.method)
     wrapped.mark_forward_method("losses")
     for step, batch in _batches(session, slices, stage, start, done, stop):

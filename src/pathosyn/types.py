@@ -60,11 +60,7 @@ class LesionBatch:
         """The same batch with every tensor on `device`."""
         import torch
 
-        moved = {
-            f.name: getattr(self, f.name).to(device, non_blocking=True)
-            for f in fields(self)
-            if isinstance(getattr(self, f.name), torch.Tensor)
-        }
+        moved = {f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self) if isinstance(getattr(self, f.name), torch.Tensor)}
         return replace(self, **moved)
 
     def shard(self, rank: int, world_size: int) -> LesionBatch:

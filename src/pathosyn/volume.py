@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pathosyn import rng
+from pathosyn import appearance, rng
 from pathosyn.data.masks import box_of
 from pathosyn.data.windows import Window, cut, paste, windows_of
 from pathosyn.networks import bf16_pays
@@ -61,9 +61,11 @@ def substrate(method: PathoSyn, target: Target, *, device: torch.device) -> Fiel
 
 
 def deviation(
-    method: PathoSyn, target: Target, x_sub: Field, noise: Callable[[int], Field], *, steps: int | None, device: torch.device
+    method: PathoSyn, target: Target, x_sub: Field, noise: Callable[[int], Field], *, key: Sequence[object], steps: int | None, device: torch.device
 ) -> Field:
-    """A drawn deviation, (Z, C, H, W), exactly 0 outside D. `noise(k)` is the k-th noise field of the volume, as `noise_field` makes it."""
+    """A drawn deviation, (Z, C, H, W), exactly 0 outside D. `noise(k)` is the k-th noise field of the volume, as `noise_field` makes it; `key` says which
+    of the training's appearances the lesion takes."""
+    looks = _looks(method, target, key)
     drawn = np.zeros_like(target.x)
     fields: dict[int, Field] = {}
 
@@ -79,10 +81,20 @@ def deviation(
             return torch.from_numpy(np.stack([cut(field(k)[w.z], w, mode="zero") for w in windows])).to(batch.x.device)
 
         with _autocast(device):
-            return method.draw(batch, around, cut_noise, steps=steps)
+            look = torch.stack([looks[w] for w in windows]).to(batch.x.device) if looks else None
+            return method.draw(batch, around, cut_noise, look=look, steps=steps)
 
     _through(method, target, target.x, run, drawn, device, with_windows=True)
     return drawn
+
+
+def _looks(method: PathoSyn, target: Target, key: Sequence[object]) -> dict[Window, Tensor]:
+    """What the lesion looks like in each window: one lesion's looks in all of them. Empty where the method does not ask."""
+    if not (method.looking and target.windows):
+        return {}
+    areas = torch.tensor([int((cut(target.m[w.z], w, mode="zero") > 0).sum()) for w in target.windows])
+    looks = appearance.drawn(method, areas, torch.from_numpy(target.present), rng.generator(*key, "appearance"))
+    return {} if looks is None else dict(zip(target.windows, looks, strict=True))
 
 
 def noise_field(target: Target, spacing_z: float, correlation_mm: float, *key: object) -> Callable[[int], Field]:

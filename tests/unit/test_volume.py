@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pathosyn import volume
-from pathosyn.config import Geometry
+from pathosyn.config import Geometry, default
 from pathosyn.data.windows import windows_of
 from pathosyn.methods.pathosyn import Parts
 from pathosyn.types import LesionBatch
@@ -133,6 +133,7 @@ class Echo:
     """A method that gives back what it was given: the first noise as deviation, the scan plus 1 as substrate."""
 
     sizes: list[int]
+    looking = False
 
     def parts(self, batch: LesionBatch) -> Parts:
         return Parts(batch.D, batch.S, batch.S, batch.present[:, :, None, None].to(batch.x.dtype))
@@ -141,7 +142,8 @@ class Echo:
         self.sizes.append(len(x))
         return torch.where(hidden > 0, torch.zeros(()), x) + 1 + hidden
 
-    def draw(self, batch: LesionBatch, x_sub: Tensor, noise: Callable[[int], Tensor], *, steps: int | None = None) -> Tensor:
+    def draw(self, batch: LesionBatch, x_sub: Tensor, noise: Callable[[int], Tensor], *, look: Tensor | None = None, steps: int | None = None) -> Tensor:
+        assert look is None
         self.sizes.append(len(batch))
         return noise(0) + 10 * noise(1) + 100 * x_sub
 
@@ -161,16 +163,40 @@ def test_the_substrate_replaces_the_support_and_nothing_else(spread: Target, ech
 def test_every_window_cuts_from_one_noise_field_and_one_substrate(spread: Target, echo: Any) -> None:
     make = noise_field(spread, 1.0, 2.0, 0)
     x_sub = np.random.default_rng(1).normal(size=spread.x.shape).astype(np.float32)
-    drawn = volume.deviation(echo, spread, x_sub, make, steps=None, device=CPU)
+    drawn = volume.deviation(echo, spread, x_sub, make, key=("k",), steps=None, device=CPU)
     expected = np.where((spread.S > 0)[:, None], make(0) + 10 * make(1) + 100 * x_sub, 0)
     assert np.allclose(drawn, expected, rtol=1e-6, atol=1e-4)
     assert not drawn[np.broadcast_to((spread.S == 0)[:, None], drawn.shape)].any()
 
 
+def test_every_window_of_a_lesion_looks_like_one_training_lesion(spread: Target, make_method: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    from pathosyn import appearance, rng
+
+    method, given = make_method(default()), []
+    rows = torch.arange(20)
+    method.looks[:20] = rows[:, None].float()
+    method.looks_of[:20] = torch.stack([rows, 5 + 60 * rows, *torch.ones(2, 20)], dim=1).float()
+
+    def draw(batch: LesionBatch, x_sub: Tensor, noise: Callable[[int], Tensor], *, look: Tensor, steps: int | None) -> Tensor:
+        given.append((appearance.pixels(batch), look))
+        return x_sub
+
+    monkeypatch.setattr(method, "draw", draw)
+    looks = {}
+    for key in ("a", "a", "b"):
+        given.clear()
+        volume.deviation(method, spread, spread.x, noise_field(spread, 1.0, 2.0, 0), key=(key,), steps=None, device=CPU)
+        areas, shown = (torch.cat(part) for part in zip(*given, strict=True))
+        assert len(areas) == len(spread.windows) == 5 and torch.equal(shown[:1].expand(5, -1), shown), "one lesion of one slice: the same in all"
+        wanted = appearance.drawn(method, areas, torch.ones(2, dtype=torch.bool), rng.generator(key, "appearance"))
+        assert wanted is not None and torch.equal(shown, wanted)
+        assert key not in looks or torch.equal(looks[key], shown)
+        looks[key] = shown
+    assert not torch.equal(looks["a"], looks["b"])
+
+
 @pytest.mark.parametrize("pixels, largest", [(1, 1), (2 * 32**2, 2), (10**9, 4)])
-def test_batches_are_as_large_as_the_memory_allows(
-    spread: Target, echo: Any, monkeypatch: pytest.MonkeyPatch, pixels: int, largest: int
-) -> None:
+def test_batches_are_as_large_as_the_memory_allows(spread: Target, echo: Any, monkeypatch: pytest.MonkeyPatch, pixels: int, largest: int) -> None:
     wanted = volume.substrate(Echo([]), spread, device=CPU)  # type: ignore[arg-type]
     monkeypatch.setattr(volume, "BATCH_PIXELS", pixels)
     assert np.array_equal(volume.substrate(echo, spread, device=CPU), wanted)
@@ -203,9 +229,9 @@ def test_a_tiny_method_draws_the_same_in_any_batch(spread: Target, tiny: dict[st
     method.r_max.fill_(3.0)
     x_sub = volume.substrate(method, spread, device=CPU)
     make = noise_field(spread, 1.0, 2.0, 0)
-    together = volume.deviation(method, spread, x_sub, make, steps=3, device=CPU)
+    together = volume.deviation(method, spread, x_sub, make, key=("k",), steps=3, device=CPU)
     monkeypatch.setattr(volume, "BATCH_PIXELS", 1)
-    apart = volume.deviation(method, spread, x_sub, make, steps=3, device=CPU)
+    apart = volume.deviation(method, spread, x_sub, make, key=("k",), steps=3, device=CPU)
     assert together.any() and np.abs(together - apart).max() < 1e-4
 
 
@@ -214,5 +240,5 @@ def test_a_contrast_that_is_missing_stays_0(spread: Target, tiny: dict[str, Any]
     method = tiny["default"].eval()
     method.r_max.fill_(3.0)
     x_sub = volume.substrate(method, lacking, device=CPU)
-    drawn = volume.deviation(method, lacking, x_sub, noise_field(lacking, 1.0, 2.0, 0), steps=2, device=CPU)
+    drawn = volume.deviation(method, lacking, x_sub, noise_field(lacking, 1.0, 2.0, 0), key=("k",), steps=2, device=CPU)
     assert drawn[:, 0].any() and not drawn[:, 1].any() and not x_sub[:, 1].any()

@@ -37,7 +37,7 @@ def start(workers: int | None, items: int) -> tuple[ProcessPoolExecutor | None, 
         for started in [pool.submit(os.getpid) for _ in range(workers)]:
             started.result()
     except BrokenProcessPool:
-        remedy = "in a script, call prepare under `if __name__ == \"__main__\":`, or give workers=0"
+        remedy = 'in a script, call prepare under `if __name__ == "__main__":`, or give workers=0'
         raise refuse("prepare", found="reading processes that cannot start", expected="a program that they can import", remedy=remedy) from None
     return pool, workers
 

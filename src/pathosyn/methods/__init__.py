@@ -45,7 +45,7 @@ class Method(Protocol):
         """The modules that this player's optimiser moves."""
 
     def begin(self, stage: str, batches: Iterable[LesionBatch]) -> dict[str, Any]:
-        """Called once when a stage starts, with training batches for statistics; returns what to log."""
+        """Called once when a stage starts, with training batches for statistics, which may be gone through more than once; returns what to log."""
 
     def losses(self, batch: LesionBatch, *, player: str, rng: Sequence[torch.Generator]) -> dict[str, Tensor]:
         """Loss terms; `loss` is minimised, the others are logged. One generator a sample, so that a result does not depend on the batch."""

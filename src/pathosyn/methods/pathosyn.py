@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
-from pathosyn import alg1, coarse, decomposition, diffusion, losses, rng, scale
+from pathosyn import alg1, appearance, coarse, decomposition, diffusion, losses, rng, scale
 from pathosyn.config import Config
 from pathosyn.methods import Stage
 from pathosyn.networks import Critic, DeviationNetwork, SubstrateNetwork
@@ -43,6 +43,10 @@ class PathoSyn(nn.Module):
     r_max: Tensor
     rough_mean: Tensor
     rough_std: Tensor
+    look_mean: Tensor
+    look_std: Tensor
+    looks: Tensor
+    looks_of: Tensor
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -54,20 +58,31 @@ class PathoSyn(nn.Module):
             raise ValueError(f"level must lie in 1…{method.timesteps}, got {method.level}")
         self.sub = SubstrateNetwork(contrasts, config.networks.sub, fill=method.fill)
         self.eps = DeviationNetwork(contrasts, (2 + method.grain + self.rough) * contrasts + 2, config.networks.eps, config.networks.blocks)
-        drawn = (1 + self.rough) * contrasts
-        self.coarse = DeviationNetwork(drawn, 2 * contrasts + 2, config.networks.coarse, config.networks.blocks) if method.coarse > 1 else None
+        drawn, looks = (1 + self.rough) * contrasts, appearance.count(contrasts, rough=self.rough)
+        shown = 2 * contrasts + 2 + (looks + 1 if self.looking else 0)
+        self.coarse = DeviationNetwork(drawn, shown, config.networks.coarse, config.networks.blocks) if method.coarse > 1 else None
         self.critic = Critic(contrasts, config.networks.critic) if method.adversary else None
         self.register_buffer("r_scale", torch.ones(contrasts))
         self.register_buffer("r_max", torch.zeros(contrasts))
         if self.rough:
             self.register_buffer("rough_mean", torch.zeros(contrasts))
             self.register_buffer("rough_std", torch.zeros(contrasts))
+        if self.looking:
+            for name, width in (("look_mean", looks), ("look_std", looks)):
+                self.register_buffer(name, torch.zeros(width))
+            for name, width in (("looks", looks), ("looks_of", 2 + contrasts)):
+                self.register_buffer(name, torch.zeros(appearance.ROWS, width))
         self.schedule = diffusion.linear_schedule(method.timesteps, start=method.beta_start, end=method.beta_end, zero_terminal_snr=method.zero_terminal_snr)
 
     @property
     def rough(self) -> bool:
         """Whether the coarse form holds roughness: only where there is a coarse form."""
         return self.config.method.roughness and self.config.method.coarse > 1
+
+    @property
+    def looking(self) -> bool:
+        """Whether the network that draws coarse forms is told what the lesion looks like."""
+        return self.config.method.appearance and self.config.method.coarse > 1
 
     @property
     def stages(self) -> Sequence[Stage]:
@@ -126,6 +141,11 @@ class PathoSyn(nn.Module):
             around = torch.where(parts.support > 0, x_sub, x * parts.known)
         return torch.cat([around, m, parts.S, flags], dim=1)
 
+    def condition_form(self, batch: LesionBatch, x_sub: Image, parts: Parts, look: Tensor | None) -> Image:
+        """What the network that draws forms sees beside the noised form: the condition averaged over each cell and, where the method asks, `look`."""
+        condition = avg_pool2d(self.condition(batch.x, x_sub, batch.m, parts), self.config.method.coarse)
+        return torch.cat([condition, appearance.shown(self, look, batch, parts)], dim=1) if self.looking else condition
+
     def estimate(self, network: nn.Module, r_t: Image, condition: Image, t: Times) -> tuple[Image, Image]:
         """A network's output and the r̂_0 that it means."""
         output = network(r_t, condition, t).float()
@@ -143,8 +163,9 @@ class PathoSyn(nn.Module):
     # -- training -------------------------------------------------------------------------------------------------------------------
 
     def begin(self, stage: str, batches: Iterable[LesionBatch]) -> dict[str, Any]:
-        """Before eps_theta learns: the statistics of r_0 (`scale.measure`)."""
-        return scale.measure(self, stage, batches)
+        """Before eps_theta learns: the statistics of r_0 (`scale.measure`); before the coarse form is learned, what the lesions look like."""
+        found = scale.measure(self, stage, batches)
+        return found | (appearance.remember(self, batches) if self.looking and stage == "structure" else {})
 
     def losses(self, batch: LesionBatch, *, player: str, rng: Sequence[torch.Generator]) -> dict[str, Tensor]:
         """Alg. 1 on one batch. `sub`: Eq. 3. `eps`: Eqs. 9 and 13 with f_sub fixed. `both`: Eq. 15. `coarse`: Eq. 9 on the coarse deviation.
@@ -188,17 +209,18 @@ class PathoSyn(nn.Module):
     # -- synthesis ------------------------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def draw(self, batch: LesionBatch, x_sub: Image, noise: Callable[[int], Image], *, steps: int | None = None) -> Image:
-        """Alg. 2, step 2: a deviation in normalised units, 0 outside the support. `batch.x` is the scan without lesion; `noise(k)` is (B, C, H, W)."""
+    def draw(self, batch: LesionBatch, x_sub: Image, noise: Callable[[int], Image], *, look: Tensor | None = None, steps: int | None = None) -> Image:
+        """Alg. 2, step 2: a deviation in normalised units, 0 outside the support. `batch.x` is the scan without lesion; `noise(k)` is (B, C, H, W);
+        `look` (B, K) is what it is to look like (`appearance.drawn`), None leaves that to the network."""
         parts, calls = self.parts(batch), len(self._times(steps))
         if self.coarse is not None:
-            return self.last_call(batch, x_sub, self.draw_form(batch, x_sub, noise, steps=steps), lambda k: noise(calls + k))
+            return self.last_call(batch, x_sub, self.draw_form(batch, x_sub, noise, look=look, steps=steps), lambda k: noise(calls + k))
         white = noise(calls + 1)[:, :1] if self.config.method.grain else None
         seen = coarse.seen(self, self.condition(batch.x, x_sub, batch.m, parts), batch.x, parts, white)
         return self.from_scaled(self._sample(self.eps, seen, parts.support, noise, parts.known, self._bound(), steps))
 
     @torch.no_grad()
-    def draw_form(self, batch: LesionBatch, x_sub: Image, noise: Callable[[int], Image], *, steps: int | None = None) -> Image:
+    def draw_form(self, batch: LesionBatch, x_sub: Image, noise: Callable[[int], Image], *, look: Tensor | None = None, steps: int | None = None) -> Image:
         """The coarse form of a deviation, as `coarse.form` makes it of a real one."""
         assert self.coarse is not None
         parts, size, several = self.parts(batch), self.config.method.coarse, 2 if self.rough else 1
@@ -208,7 +230,7 @@ class PathoSyn(nn.Module):
             # The mean of size² unit normals, brought back to unit variance: the volume's noise field decides here too.
             return avg_pool2d(torch.cat(fields, dim=1), size) * size
 
-        shown = avg_pool2d(self.condition(batch.x, x_sub, batch.m, parts), size)
+        shown = self.condition_form(batch, x_sub, parts, look)
         bound = self._bound()
         if bound is not None and self.rough:
             bound = torch.cat([bound, torch.full_like(bound, coarse.FARTHEST)], dim=1)
@@ -247,6 +269,14 @@ class PathoSyn(nn.Module):
     def _bound(self) -> Tensor | None:
         return self.r_max.view(1, -1, 1, 1) if self.config.method.clamp_quantile else None
 
+    def look(self, batch: LesionBatch, seed: int) -> Tensor | None:
+        """What the lesions of windows that are drawn one by one are to look like, (B, K), keyed by (seed, subject); None where the method does not ask."""
+        if not self.looking:
+            return None
+        keys = [rng.generator(seed, subject, "appearance") for subject in batch.subject]
+        rows = [appearance.drawn(self, appearance.pixels(batch)[b : b + 1], batch.present[b], key) for b, key in enumerate(keys)]
+        return torch.cat([row for row in rows if row is not None]) if rows[0] is not None else None
+
     @torch.no_grad()
     def synthesize(self, batch: LesionBatch, *, controls: Controls, steps: int | None = None) -> Synthesis:
         """Draw one lesion a window on `batch.x`, which holds either a lesion (never seen by f_sub) or healthy tissue. Noise is keyed by
@@ -255,7 +285,8 @@ class PathoSyn(nn.Module):
         x_sub = self.substrate(batch.x, parts.support, parts.known)
         streams = [rng.generator(controls.seed, s, z) for s, z in zip(batch.subject, batch.z, strict=True)]
         shape = tuple(batch.x.shape[1:])
-        r = self.draw(batch, x_sub, lambda _: rng.normal(streams, shape).to(batch.x.device), steps=steps)
+        look = self.look(batch, controls.seed)
+        r = self.draw(batch, x_sub, lambda _: rng.normal(streams, shape).to(batch.x.device), look=look, steps=steps)
         has_lesion = (~batch.healthy)[:, None, None, None]
         kind, severity = self.config.method.composition, controls.severity
         redrawn = decomposition.heal(batch.x, x_sub, parts.S) + severity * parts.S * r

@@ -1,0 +1,223 @@
+"""What a lesion looks like: measured, shown, remembered and drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from pathosyn import appearance, coarse, decomposition, rng
+from pathosyn.checkpoint import Provenance, load, save_weights
+from pathosyn.config import Config, default
+from pathosyn.methods.pathosyn import PathoSyn
+from pathosyn.start import beginning
+from pathosyn.types import Controls, LesionBatch
+
+Batches = Callable[..., LesionBatch]
+Maker = Callable[..., PathoSyn]
+K = 13  # of two contrasts: six numbers each and one pair
+
+
+@pytest.fixture
+def method(make_method: Maker) -> PathoSyn:
+    made = make_method(default())
+    made.look_mean.copy_(torch.linspace(-1, 1, K))
+    made.look_std.copy_(torch.linspace(0.5, 2, K))
+    made.rough_std.fill_(1.0)
+    return made
+
+
+def raw(method: PathoSyn, form: Tensor, batch: LesionBatch) -> Tensor:
+    """`measure` in the form's own units."""
+    return appearance.measure(method, form, batch, method.parts(batch)) * method.look_std + method.look_mean
+
+
+def test_the_numbers_are_weighted_moments_over_the_lesion(method: PathoSyn, batch_of: Batches) -> None:
+    batch, form = batch_of(), torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    found = raw(method, form, batch).numpy()
+    for b in range(3):
+        # Independent: every pixel of the lesion votes for its cell, divided by the pixels of the support there.
+        m, D = batch.m[b, 0].numpy().reshape(8, 4, 8, 4), batch.D[b, 0].numpy().reshape(8, 4, 8, 4)
+        w = m.sum(axis=(1, 3)) / np.maximum(D.sum(axis=(1, 3)), 1)
+        inner = sum(np.pad(w, 1)[y : y + 8, x : x + 8] for y in range(3) for x in range(3)) / 9
+        values = form[b].numpy()
+        mean = np.array([np.average(v, weights=w) for v in values])
+        std = np.array([np.sqrt(np.average((v - a) ** 2, weights=w)) for v, a in zip(values, mean, strict=True)])
+        third = np.array([np.cbrt(np.average((v - a) ** 3, weights=w)) for v, a in zip(values[:2], mean[:2], strict=True)])
+        edge = np.array([np.average(v, weights=w * (1 - inner)) for v in values[:2]]) - mean[:2]
+        pair = np.average((values[0] - mean[0]) * (values[1] - mean[1]), weights=w) / (std[0] * std[1])
+        assert np.allclose(found[b], [*mean, *std, *third, *edge, pair], atol=1e-3)
+
+
+def test_a_flat_lesion_has_its_value_and_nothing_else(method: PathoSyn, batch_of: Batches) -> None:
+    batch, flat = batch_of(), torch.tensor([3.0, -2.0, 0.5, 0.25])
+    found = raw(method, flat.view(1, 4, 1, 1).expand(3, 4, 8, 8), batch)
+    assert torch.allclose(found[:, :4], flat.expand(3, 4), atol=1e-4) and found[:, 4:12].abs().max() < 0.02
+
+
+def test_what_lies_beyond_the_lesion_does_not_count(method: PathoSyn, batch_of: Batches) -> None:
+    batch, form = batch_of(), torch.randn(3, 4, 8, 8)
+    share = appearance.lesion_share(method, batch, method.parts(batch))
+    other = torch.where(share > 0, form, form + 9.0)
+    assert torch.allclose(raw(method, form, batch), raw(method, other, batch), atol=1e-4) and bool((share == 0).any())
+
+
+def test_a_missing_contrast_has_no_numbers(method: PathoSyn, batch_of: Batches) -> None:
+    found = appearance.measure(method, torch.randn(3, 4, 8, 8), lacking := batch_of(present=[[1, 1], [1, 0], [0, 1]]), method.parts(lacking))
+    first, second = [0, 2, 4, 6, 8, 10], [1, 3, 5, 7, 9, 11]  # by contrast: mean, its roughness, std, its roughness, third, edge
+    assert bool(found[0].all()) and not found[1, [*second, 12]].any() and not found[2, [*first, 12]].any()
+    assert bool(found[1, first].all()) and bool(found[2, second].all())
+
+
+def test_it_is_shown_on_the_lesion_as_far_as_each_cell_is_lesion(method: PathoSyn, batch_of: Batches) -> None:
+    batch = batch_of()
+    parts, look = method.parts(batch), torch.arange(3 * K).float().view(3, K)
+    share, seen = appearance.lesion_share(method, batch, parts), appearance.shown(method, look, batch, parts)
+    assert seen.shape == (3, K + 1, 8, 8) and torch.allclose(seen[:, :K], look.view(3, K, 1, 1) * share) and torch.allclose(seen[:, K:], share)
+    silent = look.clone()
+    silent[1] = torch.nan
+    assert not appearance.shown(method, silent, batch, parts)[1].any() and torch.equal(appearance.shown(method, silent, batch, parts)[0], seen[0])
+    assert appearance.shown(method, None, batch, parts).shape == seen.shape and not appearance.shown(method, None, batch, parts).any()
+
+
+def test_training_blurs_it_and_is_silent_now_and_then() -> None:
+    look = torch.ones(4000, K)
+    told = appearance.taught(look, [rng.generator(i) for i in range(4000)])
+    silent = told.isnan().all(dim=1)
+    assert torch.equal(silent, told.isnan().any(dim=1)) and float(silent.float().mean()) == pytest.approx(appearance.SILENT, abs=0.02)
+    assert float((told - 1)[~silent].std()) == pytest.approx(appearance.BLUR, rel=0.02)
+    assert torch.equal(told[:5].nan_to_num(7), appearance.taught(look[:5], [rng.generator(i) for i in range(5)]).nan_to_num(7)), "by sample, not by batch"
+
+
+def test_remembered_are_the_training_lesions_in_units_of_their_spread(make_method: Maker, batch_of: Batches, monkeypatch: pytest.MonkeyPatch) -> None:
+    method, batch = make_method(default()), batch_of(8, present=[[1, 1]] * 6 + [[1, 0]] * 2)
+    monkeypatch.setattr(method.sub, "forward", lambda *_: batch.x_ph)
+    batch = replace(batch, subject=["a", "a", "b", "b", "b", "c", "d", "d"])
+    found = method.begin("structure", [batch])
+    looks, of = method.looks, method.looks_of
+    assert looks.shape == (appearance.ROWS, K) and not looks[8:].any() and not of[8:].any()
+    assert (
+        of[:8, 0].tolist() == [0, 0, 1, 1, 1, 2, 3, 3] and torch.equal(of[:8, 1], batch.m.sum(dim=(1, 2, 3))) and torch.equal(of[:8, 2:], batch.present.float())
+    )
+    rows = looks[:6]  # both contrasts are known here
+    assert rows.mean(dim=0)[[1, 3, 12]].abs().max() < 1e-4 and torch.allclose(rows.std(dim=0, correction=0)[[1, 3, 12]], torch.ones(3), atol=1e-3)
+    assert torch.allclose(looks[:8].mean(dim=0)[[0, 2, 4]], torch.zeros(3), atol=1e-4) and not looks[6:8, [1, 3, 12]].any()
+    assert found["look_mean"] == method.look_mean.tolist()
+    parts = method.parts(batch)
+    form, _ = coarse.form(method, method.to_scaled((batch.x - batch.x_ph) * batch.D), batch, batch.x_ph, parts)
+    assert torch.allclose(appearance.measure(method, form, batch, parts), looks[:8], atol=1e-5)
+    # Another training: other lesions, in the units that the network knows.
+    units, before = method.look_mean.clone(), looks[:2].clone()
+    monkeypatch.setattr(method.sub, "forward", lambda *_: batch.x_ph[:2])
+    assert "look_mean" not in method.begin("structure", [replace(batch.shard(0, 4), x=batch.x[::4] + 1)])
+    assert torch.equal(method.look_mean, units) and not method.looks[2:].any() and bool((method.looks[:2, 0] != before[:, 0]).all())
+
+
+def remembering(method: PathoSyn, rows: Sequence[tuple[int, float, tuple[int, int], float]]) -> PathoSyn:
+    """`rows`: subject, pixels, present, the value of all numbers."""
+    method.looks.zero_(), method.looks_of.zero_()
+    for i, (subject, pixels, present, value) in enumerate(rows):
+        method.looks[i] = value
+        method.looks_of[i] = torch.tensor([subject, pixels, *present])
+    return method
+
+
+BOTH, FIRST = torch.tensor([True, True]), torch.tensor([True, False])
+
+
+def draws(method: PathoSyn, areas: Sequence[float], present: Tensor = BOTH, count: int = 200) -> Tensor:
+    """(count, n, K)."""
+    made = [appearance.drawn(method, torch.tensor(areas), present, rng.generator(i)) for i in range(count)]
+    return torch.stack([one for one in made if one is not None])
+
+
+def test_nothing_remembered_is_nothing_told(method: PathoSyn, batch_of: Batches) -> None:
+    assert appearance.drawn(method, torch.tensor([50.0]), BOTH, rng.generator(0)) is None and method.look(batch_of(), 0) is None
+    assert method.synthesize(batch_of(), controls=Controls(), steps=2).r.isfinite().all()
+
+
+def test_one_training_lesion_lends_its_looks_to_all_windows(method: PathoSyn, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(appearance, "SMOOTH", 0.0)
+    remembering(method, [(0, 400, (1, 1), 1.0), (0, 100, (1, 1), 3.0), (1, 400, (1, 1), -1.0), (1, 100, (1, 1), -3.0)])
+    made = draws(method, [400.0, 100.0, 200.0, 20.0])
+    assert torch.allclose(made[:, 0].abs(), torch.tensor(1.0), atol=1e-3) and torch.allclose(made[:, 1].abs(), torch.tensor(3.0), atol=1e-3)
+    assert torch.allclose(made[:, 2].abs(), torch.tensor(2.0), atol=1e-3), "half way between in log area"
+    assert torch.allclose(made[:, 3].abs(), torch.tensor(3.0), atol=1e-3), "beyond the smallest: as the smallest"
+    signs = made[:, :, 0].sign()
+    assert torch.equal(signs, signs[:, :1].expand_as(signs)) and 0.35 < float((signs > 0).float().mean()) < 0.65
+
+
+def test_lesions_of_such_a_size_are_likelier(method: PathoSyn, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Odds of exp(-½ (Δ log area / width)²)."""
+    monkeypatch.setattr(appearance, "SMOOTH", 0.0)
+    remembering(method, [(0, 100, (1, 1), 1.0), (1, 100 * np.exp(0.5), (1, 1), -1.0)])
+    share = float((draws(method, [100.0], count=2000)[:, 0, 0] > 0).float().mean())
+    assert share == pytest.approx(1 / (1 + np.exp(-0.5)), abs=0.03)
+
+
+def test_a_lesion_without_the_contrasts_is_the_last_resort(method: PathoSyn, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(appearance, "SMOOTH", 0.0)
+    remembering(method, [(0, 100, (1, 1), 1.0), (1, 100, (1, 0), 2.0)])
+    assert set(draws(method, [100.0])[:, 0, 0].tolist()) == {1.0}
+    assert set(draws(method, [100.0], FIRST)[:, 0, 0].round().tolist()) == {1.0, 2.0} and not draws(method, [100.0], FIRST)[:, 0, 1].any()
+    remembering(method, [(1, 100, (1, 0), 2.0)])
+    assert draws(method, [100.0])[0, 0, 0] == 2.0
+
+
+def test_the_smoothed_bootstrap_keeps_the_spread(method: PathoSyn) -> None:
+    values = torch.randn(200, generator=torch.Generator().manual_seed(1))
+    remembering(method, [(i, 100, (1, 1), float(v)) for i, v in enumerate((values - values.mean()) / values.std())])
+    made = draws(method, [100.0, 90.0], count=3000)
+    assert made[:, 0].std(dim=0).sub(1).abs().max() < 0.08
+    assert torch.equal(made[:, 0], made[:, 1]), "moved by the same in all windows"
+    assert len(made[:, 0, 0].unique()) == 3000, "no training lesion is taken as it is"
+
+
+def test_a_draw_is_keyed_by_seed_and_subject(method: PathoSyn, batch_of: Batches) -> None:
+    remembering(method, [(i, 40 + i, (1, 1), float(i)) for i in range(20)])
+    batch = replace(batch_of(), subject=["a", "a", "b"], m=batch_of().m[:1].expand(3, -1, -1, -1))
+    one, again, other = (method.look(batch, seed) for seed in (0, 0, 1))
+    assert one is not None and again is not None and other is not None
+    assert torch.equal(one, again) and torch.equal(one[0], one[1]) and not torch.equal(one[0], one[2]) and not torch.equal(one, other)
+
+
+def test_what_is_told_moves_the_draw(method: PathoSyn, batch_of: Batches) -> None:
+    batch = batch_of()
+    noise = [rng.normal([rng.generator(k)] * 3, (2, 32, 32)) for k in range(4)]
+    forms = [method.draw_form(batch, batch.x_ph, lambda k: noise[k % 4], look=look, steps=2) for look in (None, torch.zeros(3, K), torch.ones(3, K))]
+    assert all((a - b).abs().max() > 1e-4 for a, b in pairwise(forms))
+
+
+def test_the_structures_step_teaches_what_is_told(method: PathoSyn, batch_of: Batches) -> None:
+    assert method.coarse is not None
+    method.zero_grad()
+    method.losses(batch_of(), player="coarse", rng=[rng.generator(i) for i in range(3)])["loss"].backward()
+    gradient = method.coarse.net.conv_in.conv.weight.grad
+    assert gradient is not None and gradient.shape[1] == 4 + 6 + K + 1 and bool((gradient[:, 10:].abs().amax(dim=(0, 2, 3)) > 0).all())
+
+
+def test_weights_from_before_it_go_on_with_it(make_method: Maker, batch_of: Batches, tmp_path: Path) -> None:
+    """And draw as before while nothing is told, since the new channels' weights are 0."""
+    old = make_method(default(), appearance=False).eval()
+    save_weights(tmp_path / "old.safetensors", old, Provenance())
+    new = beginning(Config(contrasts=old.config.contrasts, networks=old.config.networks, method=default()), tmp_path / "old.safetensors").eval()
+    assert new.looking and not old.looking and new.look(batch_of(), 0) is None
+    batch = batch_of()
+    noise = [rng.normal([rng.generator(k)] * 3, (2, 32, 32)) for k in range(4)]
+    drawn = [each.draw_form(batch, batch.x_ph, lambda k: noise[k % 4], look=look, steps=2) for each, look in ((old, None), (new, torch.ones(3, K)))]
+    assert torch.allclose(*drawn, atol=1e-5)
+    save_weights(tmp_path / "new.safetensors", remembering(new, [(0, 100, (1, 1), 1.0)]), Provenance(), half=True)
+    assert torch.equal(load(tmp_path / "new.safetensors").method.looks, new.looks), "statistics are not rounded to 16 bit"
+    gone_on = beginning(load(tmp_path / "new.safetensors").config, tmp_path / "new.safetensors")
+    assert torch.equal(gone_on.looks, new.looks)
+
+
+def test_the_share_of_lesion_is_of_the_support(method: PathoSyn, batch_of: Batches) -> None:
+    batch = batch_of()
+    assert torch.equal(appearance.lesion_share(method, batch, method.parts(batch)), decomposition.coarsen(batch.m, batch.D, 4)[0])
