@@ -3,6 +3,7 @@
     python benchmarks/quality_stages.py --data slices.h5 --weights glioma [--learn 4] [--judge 20] [--threads N]
 
 drawn            the form is drawn: what `insert` does
+own looks        the network that draws it is told the real lesion's own appearance, where the weights have one
 drawn means      the cells' means are drawn, their roughness is the real lesion's
 drawn roughness  the other way round
 real form        both are real: what is left is the last call's doing
@@ -20,11 +21,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from pathosyn import coarse, decomposition, rng
+from pathosyn import appearance, coarse, decomposition, rng
 from pathosyn.checkpoint import Loaded, load
 from pathosyn.data.slices import Slices
 from pathosyn.evaluate import realism
-from pathosyn.generate import _batches, chosen
+from pathosyn.generate import chosen, in_batches
 from pathosyn.types import LesionBatch
 from pathosyn.weights import find
 
@@ -44,9 +45,11 @@ def variants(loaded: Loaded, batch: LesionBatch) -> dict[str, np.ndarray]:
 
     r0 = method.to_scaled(decomposition.deviation(batch.x, f, parts.support * parts.known))
     real, _ = coarse.form(method, r0, batch, f, parts)
-    drawn = method.draw_form(batch, f, noise)
+    drawn = method.draw_form(batch, f, noise, look=method.look(batch, 0))
+    own = {"own looks": method.draw_form(batch, f, noise, look=appearance.measure(method, real, batch, parts))} if method.looking else {}
     forms = {
         "drawn": drawn,
+        **own,
         "drawn means": torch.cat([drawn[:, :contrasts], real[:, contrasts:]], 1),
         "drawn roughness": torch.cat([real[:, :contrasts], drawn[:, contrasts:]], 1),
         "real form": real,
@@ -61,7 +64,7 @@ def variants(loaded: Loaded, batch: LesionBatch) -> dict[str, np.ndarray]:
 def rows(loaded: Loaded, data: Path, partition: str, count: int) -> Iterator[tuple[str, str, dict[str, float]]]:
     """(subject, variant or "real", features)."""
     slices = Slices(data, partition, contrasts=loaded.config.contrasts, every=False)
-    for members in _batches(slices, chosen(slices, count)):
+    for members in in_batches(slices, chosen(slices, count)):
         batch = slices.lesion(members)
         made = variants(loaded, batch)
         for b, row in enumerate(members):
@@ -70,7 +73,7 @@ def rows(loaded: Loaded, data: Path, partition: str, count: int) -> Iterator[tup
                 continue
             shown = {"real": scene.x, **{name: windows[b] for name, windows in made.items()}}
             for name, x in shown.items():
-                yield batch.subject[b], name, realism._measured(scene, x, scene.m, scene.S > 0)
+                yield batch.subject[b], name, realism.measured(scene, x, scene.m, scene.S > 0)
 
 
 def main() -> None:

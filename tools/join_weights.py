@@ -17,6 +17,9 @@ import torch
 
 from pathosyn.checkpoint import STATISTICS, load, save_weights
 
+LAST_CALL = ("context", "grain", "level", "adversary", "low", "patches", "anchor")
+"""The decisions that belong to eps_theta; the others are the structure's."""
+
 
 def main() -> int:
     """Write the joined file; 2 where the two do not belong together."""
@@ -27,15 +30,17 @@ def main() -> int:
     given = parser.parse_args()
     structure, sharpened = load(given.structure), load(given.sharpened)
     ours, theirs = structure.method.state_dict(), sharpened.method.state_dict()
-    shared = [name for name in ours if name.startswith("sub.") or name in STATISTICS]
-    if differing := [name for name in shared if not torch.equal(ours[name], theirs[name])]:
+    # What lesions look like is the structure's alone; the other training may never have asked.
+    shared = [name for name in ours if name.startswith("sub.") or (name in STATISTICS and not name.startswith("look"))]
+    if differing := [name for name in shared if name not in theirs or not torch.equal(ours[name], theirs[name])]:
         print(f"found weights whose {differing[0]} differs; expected two trainings from the same weights; give such a pair", file=sys.stderr)
         return 2
-    joined = sharpened.method
-    assert joined.coarse is not None and structure.method.coarse is not None
-    joined.coarse.load_state_dict(structure.method.coarse.state_dict())
+    joined = structure.method
+    joined.eps.load_state_dict(sharpened.method.eps.state_dict())
+    last = {name: getattr(sharpened.config.method, name) for name in LAST_CALL}
+    joined.config = replace(structure.config, method=replace(structure.config.method, **last))
     steps = structure.provenance.steps + sharpened.provenance.steps
-    save_weights(given.out, joined, replace(sharpened.provenance, steps=max(steps, joined.config.train.steps), parent=structure.sha256))
+    save_weights(given.out, joined, replace(structure.provenance, steps=max(steps, joined.config.train.steps), parent=structure.sha256))
     print(f"{given.out}: coarse network of {structure.sha256[:12]}, eps_theta of {sharpened.sha256[:12]}")
     return 0
 

@@ -63,7 +63,7 @@ def generate(
     origin = Origin(slices.contrasts, fingerprint(slices), method, purpose, partition, loaded.sha256, seed)
     donors = _Donors(Slices(data, "train", contrasts=loaded.config.contrasts)) if method in NEEDS_DONOR else None
     with Writer(out, origin) as writer, track(len(rows) * per_lesion, f"generate {method}", "windows", show=progress) as bar:
-        for members in _batches(slices, rows):
+        for members in in_batches(slices, rows):
             batch = slices.lesion(members)
             for replicate in range(per_lesion):
                 writer.add(*_drawn(method, loaded, batch, donors, slices, members, seed=seed, replicate=replicate, steps=steps))
@@ -83,7 +83,8 @@ def chosen(slices: Slices, per_subject: int) -> np.ndarray:
     return np.concatenate(picked) if picked else np.empty(0, int)
 
 
-def _batches(slices: Slices, rows: np.ndarray) -> Iterator[list[int]]:
+def in_batches(slices: Slices, rows: np.ndarray) -> Iterator[list[int]]:
+    """The rows by side, in lists of at most `BATCH_PIXELS` window pixels."""
     sides = slices.windows["side"][rows]
     for side in np.unique(sides):
         members = rows[sides == side].tolist()

@@ -147,6 +147,7 @@ def _run_folder(place: Place, **files: str | bytes) -> Path:
 QUICK = ("--m.steps", 1, "--train.precision", "32-true")
 RUN = tuple(f"disk/run{name}" for name in ("", "/config.json", "/environment.json", "/metrics.csv", "/previews"))
 
+
 def _three_numbers(place: Place) -> list[str]:
     return place.train("--train.lr", 0, "--train.ema", 2, "--train.seed", -1)
 

@@ -134,9 +134,7 @@ def test_seeds_differ_and_repeat(insert: Cli, subject: Path, tmp_path: Path, con
     assert all(a[name] == c[name] for name in a if name.endswith(("seg.nii.gz", "substrate.nii.gz")))
 
 
-def test_a_replicate_does_not_depend_on_how_many_are_asked_for(
-    insert: Cli, subject: Path, tmp_path: Path, contents: Callable[[Path], dict[str, str]]
-) -> None:
+def test_a_replicate_does_not_depend_on_how_many_are_asked_for(insert: Cli, subject: Path, tmp_path: Path, contents: Callable[[Path], dict[str, str]]) -> None:
     assert insert(subject, tmp_path / "three", "--replicates", 3) == 0
     assert insert(subject, tmp_path / "one") == 0
     names = [path.name for path in results(tmp_path / "three")]
@@ -460,9 +458,7 @@ def test_sidecar_and_preview(
     assert printed[1].startswith(f"{result}: lesion {told['lesion_ml']:.2f} ml") and printed[-1].startswith("next:")
 
 
-def test_a_scan_unlike_the_training_data_is_said_to_be(
-    insert: Cli, subject: Path, tmp_path: Path, sidecar: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_scan_unlike_the_training_data_is_said_to_be(insert: Cli, subject: Path, tmp_path: Path, sidecar: Any, capsys: pytest.CaptureFixture[str]) -> None:
     """Heavy noise on one contrast: that contrast is named, the others are not."""
     path = subject / "phantom_000_t1.nii.gz"
     image = nib.load(path)

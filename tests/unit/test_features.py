@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pathosyn.evaluate import appearance, features
-from pathosyn.evaluate.realism import REGIONS, Scene, _measured
+from pathosyn.evaluate.realism import REGIONS, Scene, measured
 
 SIDE = 64
 Y, X = np.indices((SIDE, SIDE)).astype(np.float32)
@@ -101,7 +101,7 @@ def test_background_features_are_blind_to_the_support() -> None:
     base = scene(x)
     support = base.S > 0
     drawn = np.where(support, 30.0, x).astype(np.float32)
-    first, second = _measured(base, x, DISC, support), _measured(base, drawn, DISC, support)
+    first, second = measured(base, x, DISC, support), measured(base, drawn, DISC, support)
     for region, blind in (("background", True), ("lesion", False), ("whole image", False)):
         names = [name for name in first if name.startswith(REGIONS[region])]
         assert names and all(first[name] == second[name] for name in names) == blind
@@ -112,13 +112,13 @@ def test_background_features_are_blind_to_both_supports() -> None:
     x = np.stack([noise(4), noise(5)])
     base, small = scene(x), (Y - 31) ** 2 + (X - 32) ** 2 <= 16
     drawn = np.where(base.S > 0, -9.0, x).astype(np.float32)
-    first, second = _measured(base, x, DISC, small), _measured(base, drawn, small, small)
+    first, second = measured(base, x, DISC, small), measured(base, drawn, small, small)
     assert {k: v for k, v in first.items() if k.startswith("background/")} == {k: v for k, v in second.items() if k.startswith("background/")}
 
 
 def test_whole_image_holds_the_window_in_its_slice() -> None:
     x = np.full((2, SIDE, SIDE), 3.0, np.float32)
-    found = _measured(scene(x), x + 1, DISC, DISC)
+    found = measured(scene(x), x + 1, DISC, DISC)
     assert found["whole/0/mean"] == pytest.approx(4.0)
 
 

@@ -57,7 +57,7 @@ def pairs(data: str | Path, sets: Sequence[SyntheticSet], *, views: bool = False
                 if min(scene.m.sum(), (drawn["m"] > 0).sum()) < SMALLEST:
                     continue
                 for x, m, label in ((scene.x, scene.m, False), (drawn["x_hat"], drawn["m"] > 0, True)):
-                    rows.append(_measured(scene, x, m, drawn["S"] > 0))
+                    rows.append(measured(scene, x, m, drawn["S"] > 0))
                     subjects.append(str(row["subject"]))
                     judged.append(each.origin.purpose == "evaluate")
                     fake.append(label)
@@ -105,7 +105,7 @@ def matching(data: str | Path, drawn: SyntheticSet) -> Slices:
     return slices
 
 
-def _measured(scene: Scene, x: np.ndarray, m: np.ndarray, support: np.ndarray) -> dict[str, float]:
+def measured(scene: Scene, x: np.ndarray, m: np.ndarray, support: np.ndarray) -> dict[str, float]:
     """Features of lesion and rim, of the background (the window without the support), and of the whole slice's head."""
     found = {f"lesion/{name}": value for name, value in features.lesion(x, m, scene.head, scene.present).items()}
     outside = scene.head & ~support & ~(scene.S > 0)
