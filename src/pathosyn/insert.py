@@ -62,7 +62,8 @@ def insert(
 def _draw(job: Job, todo: dict[Path, dict], *, steps: int | None, device: torch.device) -> None:
     method, config = job.loaded.method, job.loaded.config.method
     f_old = volume.substrate(method, job.target(job.x, new=False), device=device)
-    x_h = decomposition.heal(job.x, f_old, job.S_old[:, None])
+    grain = _grain(job, f_old, device)
+    x_h = decomposition.heal(job.x, f_old + grain, job.S_old[:, None])
     # Drawn anew in its place, the feather keeps (1-S) of the scan itself; anywhere else, of the scan without its own lesion.
     target = job.target(job.x if job.lesions.redrawn else x_h, new=True)
     f_new = f_old if job.lesions.redrawn else volume.substrate(method, target, device=device)
@@ -72,15 +73,19 @@ def _draw(job: Job, todo: dict[Path, dict], *, steps: int | None, device: torch.
         key = (request["seed"], job.scan.name, request["replicate"])
         noise = volume.noise_field(target, job.scene.spacing[0], config.noise_mm, *key)
         r = volume.deviation(method, target, f_new, noise, key=key, steps=steps, device=device)
-        images = native.composed(job, f_old, f_new, r, severity=request["severity"])
+        # In its own place r brings the grain with it, and as far as it is not drawn (1 - s) the healed scan's stays.
+        healed = f_old + ((1 - request["severity"]) if job.lesions.redrawn else 1) * grain
+        images = native.composed(job, healed, f_new, r, severity=request["severity"])
         # At severity 0 there is no lesion: a mask beside the scan would be false.
         mask = job.lesions.new if request["severity"] > 0 else np.zeros(job.scan.shape, bool)
         maps = (native.maps(job, r, deviation=True), native.maps(job, f_new, deviation=False))
         output.write_result(folder, job, output.Result(images, mask, may_change, *maps), asked)
 
 
-def heal(subject: Source, out: str | Path, weights: Given, *, mask: Path | None = None, device: str = "cpu") -> Path:
-    """Take the lesion under `mask` (or the subject's own mask) out, into `out/<subject>-healed`; returns the folder. InputError as `insert`."""
+def heal(subject: Source, out: str | Path, weights: Given, *, mask: Path | None = None, texture: bool = True, device: str = "cpu") -> Path:
+    """Take the lesion under `mask` (or the subject's own mask) out, into `out/<subject>-healed`; returns the folder. InputError as `insert`.
+
+    f is smooth; `texture` puts the scan's own grain on it, the same whenever this scan is healed."""
     loaded, files = _loaded(weights, device), _files(subject)
     refuse_unwritable(out, "--out")
     if mask is None and files.seg is None:
@@ -88,14 +93,22 @@ def heal(subject: Source, out: str | Path, weights: Given, *, mask: Path | None 
     # The lesion that is to go is the scan's own, so that its intensities do not count in the normalisation.
     job = ready(replace(files, seg=mask) if mask else files, loaded, Wish())
     folder = Path(out) / f"{files.name}-healed"
-    asked = output.record("heal", job, {})
+    asked = output.record("heal", job, {"texture": texture})
     if not output.is_done(folder, asked):
         f = volume.substrate(loaded.method, job.target(job.x, new=False), device=torch.device(device))
         nothing = np.zeros(job.scan.shape, bool)
         may_change = native.support(job, healed_only=True).transpose(2, 1, 0)
-        result = output.Result(native.composed(job, f), nothing, may_change, {}, native.maps(job, f, deviation=False))
+        healed = f + _grain(job, f, torch.device(device)) if texture else f
+        result = output.Result(native.composed(job, healed), nothing, may_change, {}, native.maps(job, f, deviation=False))
         output.write_result(folder, job, result, asked)
     return folder
+
+
+def _grain(job: Job, f: np.ndarray, device: torch.device) -> np.ndarray:
+    """What f lacks of the scan's grain where its own lesion lay, keyed by the subject alone: `insert` and `heal` leave the same healed scan behind."""
+    target = job.target(job.x, new=False)
+    noise = volume.noise_field(target, job.scene.spacing[0], job.loaded.config.method.noise_mm, "heal", job.scan.name)
+    return volume.grain(job.loaded.method, target, f, noise, device=device)
 
 
 def _loaded(weights: Given, device: str) -> Loaded:

@@ -136,6 +136,16 @@ def own_grain(x: Image, visible: Mask, white: Image) -> Image:
     return grain / (lit / power.sum(dim=(2, 3), keepdim=True).clamp(min=1e-12)).clamp(min=0.05).sqrt()
 
 
+def missing_grain(f: Image, x: Image, support: Mask, white: Image) -> Image:
+    """What a smooth filling f lacks of the scan's own grain: noise (B, C, H, W), 0 off the support, with which f there is as rough as the scan around it.
+
+    `own_grain` times √(1 − (spread of f on the support / spread of the scan off it)²), per contrast: the two are independent, so their powers add. Nothing of x
+    on the support is used."""
+    own, has = own_spread(x, 1.0 - support), own_spread(f, support)
+    lack = (1.0 - (has / own.clamp(min=1e-6)).square()).clamp(min=0.0).sqrt()
+    return own_grain(x, 1.0 - support, white) * lack * support
+
+
 def _median_where(values: Image, where: Mask) -> Tensor:
     """(B, C, 1, 1): the median of each channel over its pixels in `where`; 0 where there is none."""
     found = torch.where(where.expand_as(values) > 0, values, torch.nan).flatten(2).nanmedian(dim=2).values

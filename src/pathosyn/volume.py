@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pathosyn import appearance, rng
+from pathosyn import appearance, rng, texture
 from pathosyn.data.masks import box_of
 from pathosyn.data.windows import Window, cut, paste, windows_of
 from pathosyn.networks import bf16_pays
@@ -86,6 +86,22 @@ def deviation(
 
     _through(method, target, target.x, run, drawn, device, with_windows=True)
     return drawn
+
+
+def grain(method: PathoSyn, target: Target, x_sub: Field, noise: Callable[[int], Field], *, device: torch.device) -> Field:
+    """What f lacks of the scan's own grain (`texture.missing_grain`), (Z, C, H, W), 0 outside D; zeros where the method knows no grain."""
+    made = np.zeros_like(target.x)
+    if not method.config.method.grain:
+        return made
+    white = noise(0)[:, :1]
+
+    def run(batch: LesionBatch, windows: Sequence[Window]) -> Tensor:
+        f, field = (torch.from_numpy(np.stack([cut(a[w.z], w) for w in windows])).to(batch.x.device) for a in (x_sub, white))
+        parts = method.parts(batch)
+        return texture.missing_grain(f, batch.x * parts.known, parts.support, field) * parts.known
+
+    _through(method, target, target.x, run, made, device, with_windows=True)
+    return made
 
 
 def _looks(method: PathoSyn, target: Target, key: Sequence[object]) -> dict[Window, Tensor]:

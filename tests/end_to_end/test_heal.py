@@ -11,6 +11,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+from scipy import ndimage
 
 Cli = Callable[..., int]
 
@@ -46,7 +47,7 @@ def test_only_the_lesion_and_its_rim_change(
 
 def test_the_healed_lesion_is_the_substrate(heal: Cli, subject: Path, tmp_path: Path) -> None:
     """Where the blend map is 1, to half a stored step, in native units; the substrate beside it is the scan itself outside the support."""
-    assert heal(subject, tmp_path / "out") == 0
+    assert heal(subject, tmp_path / "out", "--no-texture") == 0
     result = tmp_path / "out" / "phantom_000-healed"
     mask = np.asarray(nib.load(subject / "phantom_000_seg.nii.gz").dataobj) > 0
     for contrast in ("t1", "t1ce", "t2", "flair"):
@@ -60,6 +61,26 @@ def test_the_healed_lesion_is_the_substrate(heal: Cli, subject: Path, tmp_path: 
         )
         assert np.abs(after - substrate)[mask].max() <= 0.5 + 1e-3
         assert np.abs(before - substrate)[:, :15].max() < 1e-2 and np.abs(before - substrate)[mask].max() > 1
+
+
+def test_what_is_filled_in_is_as_rough_as_the_scan(heal: Cli, subject: Path, tmp_path: Path) -> None:
+    """The substrate beside it stays smooth; the grain is the same at each call and tells nothing of the lesion (below)."""
+
+    def detail(values: np.ndarray) -> np.ndarray:
+        return values - ndimage.uniform_filter(values, (3, 3, 1))
+
+    for out in ("a", "b"):
+        assert heal(subject, tmp_path / out) == 0
+    inside = ndimage.binary_erosion(np.asarray(nib.load(subject / "phantom_000_seg.nii.gz").dataobj) > 0, np.ones((3, 3, 1)))
+    around = ndimage.binary_dilation(inside, np.ones((3, 3, 1)), iterations=12) & ~ndimage.binary_dilation(inside, np.ones((3, 3, 1)), iterations=8)
+    for contrast in ("t1", "t1ce", "t2", "flair"):
+        name = f"phantom_000-healed/phantom_000-healed_{contrast}"
+        first, again, substrate = (
+            np.asarray(nib.load(tmp_path / path).dataobj, np.float64) for path in (f"a/{name}.nii.gz", f"b/{name}.nii.gz", f"a/{name}_substrate.nii.gz")
+        )
+        rough = {place: np.median(np.abs(detail(first)[where])) for place, where in (("inside", inside), ("around", around))}
+        assert 0.5 < rough["inside"] / rough["around"] < 1.5 and np.median(np.abs(detail(substrate)[inside])) < 0.5 * rough["inside"]
+        assert np.array_equal(first, again)
 
 
 def test_nothing_of_the_lesion_is_left(heal: Cli, subject: Path, tmp_path: Path, read: Callable[[Path], Any], reach: Any) -> None:

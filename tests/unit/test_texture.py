@@ -207,3 +207,36 @@ def test_a_flat_scan_has_no_grain_and_air_lends_none() -> None:
     half[..., :32, :] = 0.2 * noise(1, 1, 32, 64, seed=2)
     grain = texture.own_grain(half, torch.ones(1, 1, 64, 64), white)
     assert float(grain.std()) == pytest.approx(0.2, rel=0.2)
+
+
+def scene(side: int = 96) -> tuple[Tensor, Tensor, Tensor]:
+    """Scans whose grain is white with spreads of .3 and .6, a support in the middle, and noise to make grain of."""
+    draw = torch.Generator().manual_seed(3)
+    x = torch.randn(2, 2, side, side, generator=draw) * torch.tensor([0.3, 0.6]).view(1, 2, 1, 1)
+    support = torch.zeros(2, 1, side, side)
+    support[:, :, 30:66, 30:66] = 1.0
+    return x, support, torch.randn(2, 1, side, side, generator=draw)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.6, 1.0])
+def test_a_filling_gets_what_it_lacks_of_the_grain(share: float) -> None:
+    """Powers add: share² + (1 - share²) = 1."""
+    x, support, white = scene()
+    f = torch.where(support > 0, share * x.flip(0), x)
+    made = texture.missing_grain(f, x, support, white)
+    assert not made[:, :, support[0, 0] == 0].any()
+    inside = support.expand_as(made) > 0
+    wanted = torch.tensor([0.3, 0.6]) * (1 - share**2) ** 0.5
+    found = torch.stack([made[:, c][inside[:, c]].std() for c in range(2)])
+    # At share 1 the two spreads differ by chance, and the root of a small difference is not small.
+    assert torch.allclose(found, wanted, atol=0.03 if share < 1 else 0.25)
+    whole = torch.stack([(f + made)[:, c][inside[:, c]].std() for c in range(2)])
+    assert torch.allclose(whole, torch.tensor([0.3, 0.6]), rtol=0.12)
+
+
+def test_the_missing_grain_sees_nothing_under_the_support() -> None:
+    x, support, white = scene()
+    f = torch.zeros_like(x)
+    assert torch.equal(texture.missing_grain(f, x, support, white), texture.missing_grain(f, torch.where(support > 0, torch.nan, x), support, white))
+    none = texture.missing_grain(f, torch.zeros_like(x), support, white)
+    assert not none.any(), "a scan without grain, or a contrast that is missing, lends none"

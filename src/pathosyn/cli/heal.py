@@ -30,6 +30,8 @@ class HealVerb:
     """Files of any name instead of a folder, CONTRAST=FILE each."""
     mask: Path | None = None
     """The lesion to take out, on the scan's grid."""
+    texture: bool = True
+    """Put the scan's own grain on what is filled in, which is smooth without it. --no-texture: the substrate as the network gives it."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int = 0
     """CPU threads; 0: as many as torch sees fit."""
@@ -47,7 +49,7 @@ class HealVerb:
             for files in subjects:
                 start = time.monotonic()
                 try:
-                    tell([heal(files, self.out, loaded, mask=self.mask, device=device)], time.monotonic() - start)
+                    tell([heal(files, self.out, loaded, mask=self.mask, texture=self.texture, device=device)], time.monotonic() - start)
                 except InputError as error:
                     faults += error.faults
                 bar.advance(note=files.name)
