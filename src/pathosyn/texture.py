@@ -24,6 +24,8 @@ TISSUE = 1.0
 """Normalised units: within ± this lies grey and white matter, whose spread is one; beyond it fluid, air, fat and bone."""
 CLIP = 4.0
 """Edges in the fine detail are held to so many times its median size."""
+QUIET = 1.5
+"""As `CLIP`, where a healed place is to have the noise of the scan and not shreds of its sulci."""
 LEAST = 16
 """Pixels that a region must have: fewer make no distribution."""
 
@@ -103,7 +105,7 @@ def _spread(values: Tensor) -> Tensor:
     return 1.4826 * (some - some.median(dim=1, keepdim=True).values).abs().median(dim=1).values
 
 
-def own_detail(x: Image, visible: Mask) -> tuple[Image, Mask]:
+def own_detail(x: Image, visible: Mask, *, clip: float = CLIP) -> tuple[Image, Mask]:
     """The scan's own fine detail (B, C, H, W), 0 off the tissue, and where that tissue lies (B, 1, H, W).
 
     x less its 7×7 mean, where that mean lies within ±`TISSUE` in every contrast and `visible` is 1; nothing where it is 0 is used."""
@@ -111,22 +113,22 @@ def own_detail(x: Image, visible: Mask) -> tuple[Image, Mask]:
     mean = box_mean(x, 3) / box_mean(visible, 3).clamp(min=1e-6)
     tissue = visible * (mean.abs() < TISSUE).all(dim=1, keepdim=True).to(x.dtype)
     detail = (x - mean) * tissue
-    bound = CLIP * _median_where(detail.abs(), tissue)
+    bound = clip * _quantile_where(detail.abs(), tissue, 0.5)
     return detail.clamp(-bound, bound), tissue
 
 
-def own_spread(x: Image, visible: Mask) -> Tensor:
+def own_spread(x: Image, visible: Mask, *, clip: float = CLIP) -> Tensor:
     """(B, C, 1, 1): RMS of the scan's own fine detail; 0 where no tissue is seen."""
-    detail, tissue = own_detail(x, visible)
+    detail, tissue = own_detail(x, visible, clip=clip)
     return (detail.square().sum(dim=(2, 3), keepdim=True) / tissue.sum(dim=(2, 3), keepdim=True).clamp(min=1.0)).sqrt()
 
 
-def own_grain(x: Image, visible: Mask, white: Image) -> Image:
+def own_grain(x: Image, visible: Mask, white: Image, *, clip: float = CLIP) -> Image:
     """Noise (B, C, H, W) that has the amplitude, the correlation and what the contrasts share of the scan's own fine detail.
 
     The asymptotic spot noise of Galerne et al. 2011: `white` (B, 1, H, W; unit normal, or 0 where none is needed) convolved, periodically, with
     `own_detail`."""
-    detail, tissue = own_detail(x, visible)
+    detail, tissue = own_detail(x, visible, clip=clip)
     white = white.float()
     spot = detail / tissue.sum(dim=(2, 3), keepdim=True).clamp(min=1.0).sqrt()
     grain = torch.fft.irfft2(torch.fft.rfft2(spot) * torch.fft.rfft2(white), s=x.shape[2:])
@@ -137,16 +139,20 @@ def own_grain(x: Image, visible: Mask, white: Image) -> Image:
 
 
 def missing_grain(f: Image, x: Image, support: Mask, white: Image) -> Image:
-    """What a smooth filling f lacks of the scan's own grain: noise (B, C, H, W), 0 off the support, with which f there is as rough as the scan around it.
+    """What a smooth filling f lacks of the scan's own grain: noise (B, C, H, W), 0 off the support, with which f there is as rough as quiet tissue of the scan.
 
-    `own_grain` times √(1 − (spread of f on the support / spread of the scan off it)²), per contrast: the two are independent, so their powers add. Nothing of x
-    on the support is used."""
-    own, has = own_spread(x, 1.0 - support), own_spread(f, support)
-    lack = (1.0 - (has / own.clamp(min=1e-6)).square()).clamp(min=0.0).sqrt()
-    return own_grain(x, 1.0 - support, white) * lack * support
+    `own_grain` scaled to the spread √(quiet² − has²), per contrast: the two are independent, so their powers add. `has` is f's own spread on the support, and
+    `quiet` the lower quartile, off it, of the RMS over 7×7 pixels: where cortex folds, detail is no grain. Nothing of x on the support is used."""
+    visible = 1.0 - support
+    detail, tissue = own_detail(x, visible)
+    local = (box_mean(detail.square(), 3) / box_mean(tissue, 3).clamp(min=1e-6)).sqrt()
+    quiet, has = _quantile_where(local, tissue, 0.25), own_spread(f, support)
+    lack = (quiet.square() - has.square()).clamp(min=0.0).sqrt() / own_spread(x, visible, clip=QUIET).clamp(min=1e-6)
+    return own_grain(x, visible, white, clip=QUIET) * lack * support
 
 
-def _median_where(values: Image, where: Mask) -> Tensor:
-    """(B, C, 1, 1): the median of each channel over its pixels in `where`; 0 where there is none."""
-    found = torch.where(where.expand_as(values) > 0, values, torch.nan).flatten(2).nanmedian(dim=2).values
+def _quantile_where(values: Image, where: Mask, q: float) -> Tensor:
+    """(B, C, 1, 1): the quantile of each channel over its pixels in `where`; 0 where there is none."""
+    known = torch.where(where.expand_as(values) > 0, values, torch.nan).flatten(2)
+    found = known.nanmedian(dim=2).values if q == 0.5 else known.nanquantile(q, dim=2)
     return found.nan_to_num(0.0)[:, :, None, None]
