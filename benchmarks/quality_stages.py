@@ -3,7 +3,8 @@
     python benchmarks/quality_stages.py --data slices.h5 --weights glioma [--learn 4] [--judge 20] [--threads N]
 
 drawn            the form is drawn: what `insert` does
-own looks        the network that draws it is told the real lesion's own appearance, where the weights have one
+not held         the same, not moved to the appearance that was asked for, where the weights have one
+own looks        drawn, asked for with the real lesion's own appearance
 drawn means      the cells' means are drawn, their roughness is the real lesion's
 drawn roughness  the other way round
 real form        both are real: what is left is the last call's doing
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -45,15 +47,20 @@ def variants(loaded: Loaded, batch: LesionBatch) -> dict[str, np.ndarray]:
 
     r0 = method.to_scaled(decomposition.deviation(batch.x, f, parts.support * parts.known))
     real, _ = coarse.form(method, r0, batch, f, parts)
-    drawn = method.draw_form(batch, f, noise, look=method.look(batch, 0))
-    own = {"own looks": method.draw_form(batch, f, noise, look=appearance.measure(method, real, batch, parts))} if method.looking else {}
+    look = method.look(batch, 0)
+    drawn = method.draw_form(batch, f, noise, look=look)
     forms = {
         "drawn": drawn,
-        **own,
         "drawn means": torch.cat([drawn[:, :contrasts], real[:, contrasts:]], 1),
         "drawn roughness": torch.cat([real[:, :contrasts], drawn[:, contrasts:]], 1),
         "real form": real,
     }
+    if method.looking:
+        forms["own looks"] = method.draw_form(batch, f, noise, look=appearance.measure(method, real, batch, parts))
+        config = method.config
+        method.config = replace(config, method=replace(config.method, hold=False))
+        forms["not held"] = method.draw_form(batch, f, noise, look=look)
+        method.config = config
     made = {}
     for name, form in forms.items():
         r = method.last_call(batch, f, form, lambda k: noise(5000 + k))

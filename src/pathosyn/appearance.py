@@ -31,6 +31,8 @@ SILENT = 0.1
 """Probability that the network is not told."""
 NEAR_LARGEST, NEAR_SLICE = 0.5, 0.25
 """Widths in log(area) of the kernels that choose a training lesion by its largest slice, and weigh that lesion's slices."""
+EVEN = 0.1
+"""Units of the form: spreads below it are taken for chance."""
 SMOOTH = 0.25
 """Bandwidth of the smoothed bootstrap, in units of the spread over the training lesions."""
 
@@ -94,6 +96,56 @@ def taught(look: Tensor, streams: Sequence[torch.Generator]) -> Tensor:
     noise = torch.stack([torch.randn(look.shape[1], generator=stream) for stream in streams]).to(look.device)
     silent = torch.stack([torch.rand(1, generator=stream) for stream in streams]).to(look.device) < SILENT
     return torch.where(silent, torch.full_like(look, torch.nan), look + BLUR * noise)
+
+
+def held(model: PathoSyn, form: Image, look: Tensor, batch: LesionBatch, parts: Parts) -> Image:
+    """A drawn form moved, on the lesion, to what was asked: by the linear map that brings the mean and the covariance over the contrasts of its cells to those
+    of `look` with the least movement (Monge-Kantorovich; Pitié and Kokaram 2007), its roughness by contrast. Windows that were told nothing stay."""
+    with torch.autocast(form.device.type, enabled=False):
+        return _held(model, form.float(), look.float(), batch, parts).to(form.dtype)
+
+
+def _held(model: PathoSyn, form: Image, look: Tensor, batch: LesionBatch, parts: Parts) -> Image:
+    contrasts, told = len(model.config.contrasts), look.isfinite().all(dim=1)
+    is_there = batch.present.to(form.device)
+    now = _moments(_raw(model, form, batch, parts), contrasts, is_there)
+    asked = _moments(look.nan_to_num(0.0) * model.look_std + model.look_mean, contrasts, is_there)
+    share = lesion_share(model, batch, parts).float() * told[:, None, None, None]
+    groups = [(slice(0, contrasts), _transport(now[1], asked[1]))]
+    if model.rough:
+        rough = slice(contrasts, 2 * contrasts)
+        groups.append((rough, ((asked[2] + EVEN) / (now[2] + EVEN)).diag_embed()))
+    moved = form.clone()
+    for channels, matrix in groups:
+        mean, wanted = now[0][:, channels, None, None], asked[0][:, channels, None, None]
+        there = torch.einsum("bij,bjhw->bihw", matrix, moved[:, channels] - mean) + wanted
+        moved[:, channels] += share * (there - moved[:, channels]) * is_there[:, :, None, None]
+    return moved
+
+
+def _moments(raw: Tensor, contrasts: int, present: Flags) -> tuple[Tensor, Tensor, Tensor]:
+    """From numbers in the form's own units: means (B, C or 2C), covariance of the contrasts' means (B, C, C), standard deviations of roughness (B, C)."""
+    several = (raw.shape[1] - contrasts * (contrasts - 1) // 2) // contrasts // 2 - 1  # 1, or 2 with roughness
+    mean, std = raw[:, : several * contrasts], raw[:, several * contrasts : 2 * several * contrasts].clamp(min=0.0)
+    correlation = torch.eye(contrasts, device=raw.device).repeat(len(raw), 1, 1)
+    for k, (a, b) in enumerate(combinations(range(contrasts), 2)):
+        correlation[:, a, b] = correlation[:, b, a] = raw[:, 2 * (several + 1) * contrasts + k].clamp(-1.0, 1.0)
+    own = std[:, :contrasts] * present
+    return mean, correlation * own[:, :, None] * own[:, None, :], std[:, contrasts:]
+
+
+def _transport(source: Tensor, target: Tensor) -> Tensor:
+    """(B, C, C): A^-½ (A^½ B A^½)^½ A^-½, of covariances to both of which EVEN² is added: a lesion of one cell has none of its own."""
+    even = EVEN**2 * torch.eye(source.shape[-1], device=source.device, dtype=torch.float64)
+    a, b = source.double() + even, target.double() + even
+    half, back = _power(a, 0.5), _power(a, -0.5)
+    return (back @ _power(half @ b @ half, 0.5) @ back).float()
+
+
+def _power(matrix: Tensor, exponent: float) -> Tensor:
+    """Of symmetric matrices; eigenvalues are held at EVEN⁴, since correlations that were drawn apart may not belong to any covariance."""
+    values, vectors = torch.linalg.eigh(matrix)
+    return vectors @ (values.clamp(min=EVEN**4) ** exponent).diag_embed() @ vectors.transpose(-1, -2)
 
 
 @torch.no_grad()

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 FORMAT = "pathosyn-weights"
 VERSION = "4"
-_THIRD = {"appearance": False}
+_THIRD = {"appearance": False, "hold": False}
 _SECOND = _THIRD | {"grain": False, "roughness": False, "cells": "deviation", "patches": 0.0}
 _FIRST = _SECOND | {"times": "uniform", "context": "outside", "coarse": 1, "adversary": 0.0}
 BEFORE: dict[str, dict[str, Any]] = {"1": _FIRST, "2": _SECOND, "3": _THIRD}

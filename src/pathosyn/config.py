@@ -95,6 +95,8 @@ class Method:
     appearance: bool = True
     """The network that draws the coarse form is told what the lesion is to look like: a few numbers (`appearance.measure`) of the lesion itself in training,
     of a training lesion of such a size at the draw."""
+    hold: bool = True
+    """The drawn form is moved to the appearance that was asked for (`appearance.held`): told, the network comes near it, not to it."""
     level: int = 60
     """The t of the last call. Its noise hides the seams of the cells, and not their means."""
     adversary: float = 0.0
@@ -162,7 +164,24 @@ class Config:
     name: str = "pathosyn"
 
 
-FREE = ("times", "solver", "eta", "spacing", "steps", "warmup", "noise_mm", "context", "coarse", "level", "adversary", "low", "patches", "anchor", "weights")
+FREE = (
+    "times",
+    "solver",
+    "eta",
+    "spacing",
+    "steps",
+    "warmup",
+    "noise_mm",
+    "context",
+    "coarse",
+    "hold",
+    "level",
+    "adversary",
+    "low",
+    "patches",
+    "anchor",
+    "weights",
+)
 """The decisions that may change between a training and the one that goes on from its weights: how to train and how to draw, not what a number means."""
 
 
@@ -212,6 +231,7 @@ def paper() -> Method:
         coarse=1,
         cells="deviation",
         appearance=False,
+        hold=False,
         adversary=0.0,
         patches=0.0,
         # Through Eq. 12 an error in ε̂ is 157 times larger in r̂_0 at T: with λ = 1 these two would be all of Eq. 15.

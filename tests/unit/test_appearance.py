@@ -194,6 +194,77 @@ def test_what_is_told_moves_the_draw(method: PathoSyn, batch_of: Batches) -> Non
     assert all((a - b).abs().max() > 1e-4 for a, b in pairwise(forms))
 
 
+def large(batch_of: Batches) -> LesionBatch:
+    """A lesion of whole cells, six by six, so that each cell has the same weight."""
+    m = torch.zeros(3, 1, 32, 32)
+    m[:, :, 4:28, 4:28] = 1.0
+    return replace(batch_of(), m=m, S=m)
+
+
+def test_a_form_that_is_held_has_the_moments_that_were_asked(method: PathoSyn, batch_of: Batches) -> None:
+    batch = large(batch_of)
+    parts = method.parts(batch)
+    form, other = torch.randn(2, 3, 4, 8, 8, generator=torch.Generator().manual_seed(2))
+    other = 1.5 * other
+    other[:, 1] += 2.0 * other[:, 0]
+    asked = appearance.measure(method, other + torch.tensor([1.0, -2.0, 0.5, 0.0]).view(1, 4, 1, 1), batch, parts)
+    found = appearance.measure(method, held := appearance.held(method, form, asked, batch, parts), batch, parts)
+    moments = [*range(8), 12]  # means, standard deviations and the correlation; the edge and the third moment are left as they come
+    assert torch.allclose(found[:, moments], asked[:, moments], atol=0.1), "to what EVEN leaves open"
+    assert (appearance.measure(method, form, batch, parts) - asked)[:, moments].abs().amax(dim=0).min() > 0.2
+    beyond = (appearance.lesion_share(method, batch, parts) == 0).expand_as(form)
+    assert torch.equal(held[beyond], form[beyond]) and bool(beyond.any())
+
+
+def test_holding_moves_no_more_than_it_must(method: PathoSyn, batch_of: Batches) -> None:
+    batch = large(batch_of)
+    parts, form = method.parts(batch), torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(2))
+    own = appearance.measure(method, form, batch, parts)
+    assert torch.allclose(appearance.held(method, form, own, batch, parts), form, atol=1e-4)
+    brighter = own.clone()
+    brighter[:, 0] += 1.0
+    moved = appearance.held(method, form, brighter, batch, parts) - form
+    assert torch.allclose(moved[:, :1], batch.m[:, :, ::4, ::4] * method.look_std[0], atol=1e-4) and moved[:, 1:].abs().max() < 1e-4
+
+
+def test_the_map_is_the_ratio_of_spreads_where_covariances_commute() -> None:
+    a, b = torch.tensor([[[4.0, 0.0], [0.0, 1.0]]]), torch.tensor([[[1.0, 0.0], [0.0, 9.0]]])
+    assert torch.allclose(appearance._transport(a, b), torch.tensor([[[0.5, 0.0], [0.0, 3.0]]]), atol=0.03)
+    c = torch.tensor([[[2.0, 0.6], [0.6, 1.0]]])
+    map_ = appearance._transport(a, c)
+    assert torch.allclose(map_ @ a @ map_.transpose(1, 2), c, atol=0.03) and torch.allclose(map_, map_.transpose(1, 2), atol=1e-6)
+
+
+def test_what_was_not_told_is_not_held(method: PathoSyn, batch_of: Batches) -> None:
+    batch = replace(batch_of(present=[[1, 1], [1, 0], [1, 1]]))
+    parts, form = method.parts(batch), torch.randn(3, 4, 8, 8)
+    look = torch.full((3, K), 2.0)
+    look[0] = torch.nan
+    held = appearance.held(method, form, look, batch, parts)
+    assert torch.equal(held[0], form[0]) and torch.equal(held[1, [1, 3]], form[1, [1, 3]]) and (held[1, [0, 2]] - form[1, [0, 2]]).abs().max() > 0.1
+
+
+def test_a_lesion_of_one_cell_and_numbers_that_belong_to_nothing_stay_finite(method: PathoSyn, batch_of: Batches) -> None:
+    m = torch.zeros(3, 1, 32, 32)
+    m[:, :, 12:16, 12:16] = 1.0
+    batch = replace(batch_of(), m=m, S=m)
+    parts, form = method.parts(batch), torch.randn(3, 4, 8, 8)
+    for value in (-30.0, 0.0, 30.0):
+        held = appearance.held(method, form, torch.full((3, K), value), batch, parts)
+        assert held.isfinite().all() and held.abs().max() < 100
+
+
+@pytest.mark.parametrize("hold", [False, True])
+def test_a_draw_is_held_where_the_method_asks(hold: bool, make_method: Maker, batch_of: Batches) -> None:
+    method, batch = make_method(default(), hold=hold), large(batch_of)
+    method.look_std.fill_(1.0), method.rough_std.fill_(1.0), method.r_max.fill_(3.0)
+    noise = [rng.normal([rng.generator(k)] * 3, (2, 32, 32)) for k in range(4)]
+    asked = torch.full((3, K), 0.5)
+    form = method.draw_form(batch, batch.x_ph, lambda k: noise[k % 4], look=asked, steps=2)
+    away = (appearance.measure(method, form, batch, method.parts(batch)) - asked)[:, :8].abs().max()
+    assert (away < 0.05) == hold
+
+
 def test_the_structures_step_teaches_what_is_told(method: PathoSyn, batch_of: Batches) -> None:
     assert method.coarse is not None
     method.zero_grad()
@@ -206,7 +277,9 @@ def test_weights_from_before_it_go_on_with_it(make_method: Maker, batch_of: Batc
     """And draw as before while nothing is told, since the new channels' weights are 0."""
     old = make_method(default(), appearance=False).eval()
     save_weights(tmp_path / "old.safetensors", old, Provenance())
-    new = beginning(Config(contrasts=old.config.contrasts, networks=old.config.networks, method=default()), tmp_path / "old.safetensors").eval()
+    new = beginning(
+        Config(contrasts=old.config.contrasts, networks=old.config.networks, method=replace(default(), hold=False)), tmp_path / "old.safetensors"
+    ).eval()
     assert new.looking and not old.looking and new.look(batch_of(), 0) is None
     batch = batch_of()
     noise = [rng.normal([rng.generator(k)] * 3, (2, 32, 32)) for k in range(4)]

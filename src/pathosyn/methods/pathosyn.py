@@ -234,7 +234,8 @@ class PathoSyn(nn.Module):
         bound = self._bound()
         if bound is not None and self.rough:
             bound = torch.cat([bound, torch.full_like(bound, coarse.FARTHEST)], dim=1)
-        return self._sample(self.coarse, shown, coarse.there(self, parts), over_cells, parts.known.repeat(1, several, 1, 1), bound, steps)
+        form = self._sample(self.coarse, shown, coarse.there(self, parts), over_cells, parts.known.repeat(1, several, 1, 1), bound, steps)
+        return appearance.held(self, form, look, batch, parts) if self.config.method.hold and look is not None else form
 
     @torch.no_grad()
     def last_call(self, batch: LesionBatch, x_sub: Image, form: Image, noise: Callable[[int], Image]) -> Image:
