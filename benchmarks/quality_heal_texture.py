@@ -11,26 +11,23 @@ indistinguishable. Beside it PSNR inside the hole against the truth, dB, a mean 
 
 from __future__ import annotations
 
-import argparse
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
+import judging
 import numpy as np
-import pandas as pd
 import torch
+from judging import Seen
 
 from pathosyn import rng, texture
-from pathosyn.checkpoint import Loaded, load
+from pathosyn.checkpoint import Loaded
 from pathosyn.data.inpaint import inpaint
 from pathosyn.data.slices import Slices
 from pathosyn.decomposition import heal
 from pathosyn.evaluate import features, realism
 from pathosyn.monitor import holes, psnr_inside
 from pathosyn.types import LesionBatch
-from pathosyn.weights import find
-
-REGIONS = ("lesion", "lesion, intensity", "lesion, texture", "lesion, rim")
 
 
 @torch.inference_mode()
@@ -47,8 +44,8 @@ def fillings(loaded: Loaded, batch: LesionBatch) -> dict[str, torch.Tensor]:
     return plain | {f"{name}, with grain": f + texture.missing_grain(f, batch.x * known, batch.D, white) for name, f in plain.items()}
 
 
-def rows(loaded: Loaded, data: Path, partition: str, count: int, psnr: dict[str, list[float]]) -> Iterator[tuple[str, str, dict[str, float]]]:
-    """(subject, filling or "truth", features of the hole). `psnr` is added to on validation subjects."""
+def rows(loaded: Loaded, data: Path, partition: str, count: int, psnr: dict[str, list[float]]) -> Iterator[Seen]:
+    """The truth, named real, and each filling. `psnr` is added to on validation subjects."""
     slices = Slices(data, partition, contrasts=loaded.config.contrasts, every=False)
     for batch in holes(slices, count):
         known = batch.present[:, :, None, None].float()
@@ -56,41 +53,25 @@ def rows(loaded: Loaded, data: Path, partition: str, count: int, psnr: dict[str,
         if partition == "validation":
             for name, f in filled.items():
                 psnr[name] += psnr_inside(f, batch.x, batch.D * known)
-        shown = {"truth": batch.x, **{name: heal(batch.x, f, batch.S) for name, f in filled.items()}}
+        shown = {"real": batch.x, **{name: heal(batch.x, f, batch.S) for name, f in filled.items()}}
         for b, subject in enumerate(batch.subject):
             m, head = batch.m[b, 0].numpy() > 0, (batch.x[b] != batch.x[b].amin(dim=(1, 2), keepdim=True)).any(dim=0).numpy()
             if m.sum() < realism.SMALLEST:
                 continue
             for name, x in shown.items():
                 found = features.lesion((x * known)[b].numpy(), m, head, batch.present[b].numpy())
-                yield subject, name, {f"lesion/{key}": value for key, value in found.items()}
+                yield Seen(subject, name, {f"lesion/{key}": value for key, value in found.items()}, partition == "validation")
 
 
 def main() -> None:
     """Print one row a filling."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--weights", default=None)
-    parser.add_argument("--learn", type=int, default=300)
-    parser.add_argument("--judge", type=int, default=160)
-    parser.add_argument("--threads", type=int, default=0)
-    given = parser.parse_args()
-    if given.threads:
-        torch.set_num_threads(given.threads)
-    loaded = load(find(given.weights))
+    given = judging.arguments(__doc__, learn=300, judge=160).parse_args()
+    loaded = judging.ready(given)
     psnr: dict[str, list[float]] = defaultdict(list)
-    found = [(*row, part) for part, count in (("train", given.learn), ("validation", given.judge)) for row in rows(loaded, given.data, part, count, psnr)]
-    print("filling | holes judged | PSNR, dB | " + " | ".join(REGIONS))
-    for name in dict.fromkeys(row[1] for row in found if row[1] != "truth"):
-        some = [row for row in found if row[1] in ("truth", name)]
-        pairs = realism.Pairs(
-            pd.DataFrame([row[2] for row in some]),
-            np.array([row[0] for row in some]),
-            np.array([row[3] == "validation" for row in some]),
-            np.array([row[1] == name for row in some]),
-        )
-        figures = " | ".join(str(realism.trees(pairs, region)[0]) for region in REGIONS)
-        print(f"{name} | {int(pairs.judged.sum() // 2)} | {np.mean(psnr[name]):.2f} | {figures}", flush=True)
+    found = [row for part, count in (("train", given.learn), ("validation", given.judge)) for row in rows(loaded, given.data, part, count, psnr)]
+    print("filling | PSNR, dB | holes judged | " + " | ".join(judging.REGIONS))
+    for name in judging.names(found):
+        print(f"{name} | {np.mean(psnr[name]):.2f} | {judging.row(judging.pairs(found, name))}", flush=True)
 
 
 if __name__ == "__main__":

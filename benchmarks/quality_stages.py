@@ -14,24 +14,21 @@ On validation subjects, folds by subject, as benchmarks/quality_realism.py. A ro
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import judging
 import numpy as np
-import pandas as pd
 import torch
+from judging import Seen
 
 from pathosyn import appearance, coarse, decomposition, rng
-from pathosyn.checkpoint import Loaded, load
+from pathosyn.checkpoint import Loaded
 from pathosyn.data.slices import Slices
 from pathosyn.evaluate import realism
 from pathosyn.generate import chosen, in_batches
 from pathosyn.types import LesionBatch
-from pathosyn.weights import find
-
-REGIONS = ("lesion", "lesion, intensity", "lesion, texture", "lesion, rim")
 
 
 @torch.inference_mode()
@@ -68,8 +65,8 @@ def variants(loaded: Loaded, batch: LesionBatch) -> dict[str, np.ndarray]:
     return made
 
 
-def rows(loaded: Loaded, data: Path, partition: str, count: int) -> Iterator[tuple[str, str, dict[str, float]]]:
-    """(subject, variant or "real", features)."""
+def rows(loaded: Loaded, data: Path, partition: str, count: int) -> Iterator[Seen]:
+    """The real window and each variant of it."""
     slices = Slices(data, partition, contrasts=loaded.config.contrasts, every=False)
     for members in in_batches(slices, chosen(slices, count)):
         batch = slices.lesion(members)
@@ -78,34 +75,18 @@ def rows(loaded: Loaded, data: Path, partition: str, count: int) -> Iterator[tup
             scene = realism.Scene.of(slices, row)
             if scene.m.sum() < realism.SMALLEST:
                 continue
-            shown = {"real": scene.x, **{name: windows[b] for name, windows in made.items()}}
-            for name, x in shown.items():
-                yield batch.subject[b], name, realism.measured(scene, x, scene.m, scene.S > 0)
+            for name, x in {"real": scene.x, **{name: windows[b] for name, windows in made.items()}}.items():
+                yield Seen(batch.subject[b], name, realism.measured(scene, x, scene.m, scene.S > 0), partition == "validation")
 
 
 def main() -> None:
     """Print one row a variant."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--weights", default=None)
-    parser.add_argument("--learn", type=int, default=4)
-    parser.add_argument("--judge", type=int, default=20)
-    parser.add_argument("--threads", type=int, default=0)
-    given = parser.parse_args()
-    if given.threads:
-        torch.set_num_threads(given.threads)
-    loaded = load(find(given.weights))
-    found = [(*row, part) for part, count in (("train", given.learn), ("validation", given.judge)) for row in rows(loaded, given.data, part, count)]
-    print("variant | windows judged | " + " | ".join(REGIONS))
-    for name in dict.fromkeys(row[1] for row in found if row[1] != "real"):
-        some = [row for row in found if row[1] in ("real", name)]
-        pairs = realism.Pairs(
-            pd.DataFrame([row[2] for row in some]),
-            np.array([row[0] for row in some]),
-            np.array([row[3] == "validation" for row in some]),
-            np.array([row[1] == name for row in some]),
-        )
-        print(f"{name} | {int(pairs.judged.sum() // 2)} | " + " | ".join(str(realism.trees(pairs, region)[0]) for region in REGIONS), flush=True)
+    given = judging.arguments(__doc__, learn=4, judge=20).parse_args()
+    loaded = judging.ready(given)
+    found = [*rows(loaded, given.data, "train", given.learn), *rows(loaded, given.data, "validation", given.judge)]
+    print("variant | windows judged | " + " | ".join(judging.REGIONS))
+    for name in judging.names(found):
+        print(f"{name} | {judging.row(judging.pairs(found, name))}", flush=True)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ SILENT = 0.1
 """Probability that the network is not told."""
 NEAR_LARGEST, NEAR_SLICE = 0.5, 0.25
 """Widths in log(area) of the kernels that choose a training lesion by its largest slice, and weigh that lesion's slices."""
-EVEN = 0.1
+EVEN = 0.02
 """Units of the form: spreads below it are taken for chance."""
 SMOOTH = 0.25
 """Bandwidth of the smoothed bootstrap, in units of the spread over the training lesions."""

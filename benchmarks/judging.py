@@ -1,0 +1,66 @@
+"""What the benchmarks that ask the trees share: their arguments, and a row of AUCs."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+
+from pathosyn.checkpoint import Loaded, load
+from pathosyn.evaluate import realism
+from pathosyn.weights import find
+
+REGIONS = ("lesion", "lesion, intensity", "lesion, texture", "lesion, rim")
+
+
+class Seen(NamedTuple):
+    """One window as the trees see it: `name` is "real", or what was drawn."""
+
+    subject: str
+    name: str
+    features: dict[str, float]
+    judged: bool
+
+
+def arguments(doc: str | None, *, learn: int, judge: int) -> argparse.ArgumentParser:
+    """--data, --weights, --learn, --judge and --threads."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--weights", default=None)
+    parser.add_argument("--learn", type=int, default=learn)
+    parser.add_argument("--judge", type=int, default=judge)
+    parser.add_argument("--threads", type=int, default=0)
+    return parser
+
+
+def ready(given: argparse.Namespace) -> Loaded:
+    """The weights that are asked for, on as many threads."""
+    if given.threads:
+        torch.set_num_threads(given.threads)
+    return load(find(given.weights))
+
+
+def names(found: Sequence[Seen]) -> list[str]:
+    """What was drawn, in order."""
+    return [name for name in dict.fromkeys(row.name for row in found) if name != "real"]
+
+
+def pairs(found: Sequence[Seen], name: str) -> realism.Pairs:
+    """The real windows and those of `name`."""
+    some = [row for row in found if row.name in ("real", name)]
+    return realism.Pairs(
+        pd.DataFrame([row.features for row in some]),
+        np.array([row.subject for row in some]),
+        np.array([row.judged for row in some]),
+        np.array([row.name == name for row in some]),
+    )
+
+
+def row(found: realism.Pairs) -> str:
+    """Windows judged, then the AUC in each of `REGIONS`."""
+    return " | ".join([str(int(found.judged.sum() // 2)), *(str(realism.trees(found, region)[0]) for region in REGIONS)])
