@@ -170,7 +170,9 @@ def test_a_lesion_without_the_contrasts_is_the_last_resort(method: PathoSyn, mon
     assert draws(method, [100.0])[0, 0, 0] == 2.0
 
 
-def test_the_smoothed_bootstrap_keeps_the_spread(method: PathoSyn) -> None:
+@pytest.mark.parametrize("smooth", [appearance.SMOOTH, 1.0])
+def test_the_smoothed_bootstrap_keeps_the_spread(smooth: float, method: PathoSyn, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(appearance, "SMOOTH", smooth)
     values = torch.randn(200, generator=torch.Generator().manual_seed(1))
     remembering(method, [(i, 100, (1, 1), float(v)) for i, v in enumerate((values - values.mean()) / values.std())])
     made = draws(method, [100.0, 90.0], count=3000)
