@@ -13,6 +13,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from pathosyn.data.subjects import find_subject, read_scan
 
@@ -275,6 +276,24 @@ def test_a_moved_lesion_leaves_its_old_place_healed(
         drawn, healed = (read(tmp_path / "out" / f"phantom_000-{end}" / f"phantom_000-{end}_{contrast}.nii.gz").canonical() for end in ("r00", "healed"))
         assert np.array_equal(drawn[elsewhere], healed[elsewhere]) and (drawn != healed)[mask].mean() > 0.8
     assert sidecar(result)["own_lesion_taken_out"] is True and sidecar(result)["request"]["lesion"]["shift_mm"] == list(shift)
+
+
+def test_the_new_lesion_is_drawn_beside_a_healed_place_that_has_the_scans_grain(
+    insert: Cli, subject: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A smooth patch beside it would tell the networks that this scan has none."""
+    from pathosyn import volume
+
+    seen = []
+    real = volume.deviation
+    monkeypatch.setattr(volume, "deviation", lambda method, target, *rest, **named: seen.append(target.x) or real(method, target, *rest, **named))
+    assert insert(subject, tmp_path / "out", "--shift-mm", -10, -3, 1) == 0
+    inside = ndimage.binary_erosion(np.asarray(nib.load(subject / "phantom_000_seg.nii.gz").dataobj) > 0, np.ones((3, 3, 1)))
+    around = ndimage.binary_dilation(inside, np.ones((3, 3, 1)), iterations=12) & ~ndimage.binary_dilation(inside, np.ones((3, 3, 1)), iterations=8)
+    for c in range(seen[0].shape[1]):
+        x = seen[0][:, c].transpose(2, 1, 0)
+        detail = np.abs(x - ndimage.uniform_filter(x, (3, 3, 1)))
+        assert 0.5 < np.median(detail[inside]) / np.median(detail[around]) < 1.5
 
 
 def test_nothing_of_the_old_lesion_reaches_the_new_one(insert: Cli, subject: Path, tmp_path: Path, read: Callable[[Path], Any]) -> None:
