@@ -3,15 +3,21 @@ known again by their contrasts."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
+from torch.nn.functional import affine_grid, grid_sample
 
 from pathosyn.types import Image, LesionBatch
 
 GAIN = 0.25
 """Each contrast times exp(u), |u| up to this, on top of what every stage does (`Slices.draw`)."""
+TILT = 20.0
+"""Degrees to either side."""
+ZOOM = (0.78, 1.1)
+"""Factors of length between which a window is shrunk or stretched: hardly beyond 1, or large lesions would leave it."""
 HIDE = 0.15
 """Probability that a contrast is hidden, as if the subject had none of it."""
 
@@ -37,3 +43,25 @@ def turned(batch: LesionBatch, streams: Sequence[torch.Generator]) -> LesionBatc
 
     x_sub = None if batch.x_sub is None else image(batch.x_sub)
     return replace(batch, x=image(batch.x), x_ph=image(batch.x_ph), x_sub=x_sub, m=image(batch.m), S=image(batch.S))
+
+
+def warped(batch: LesionBatch, streams: Sequence[torch.Generator]) -> LesionBatch:
+    """Each window tilted by up to `TILT` and zoomed by `ZOOM` (uniform in its logarithm) about its centre, on its own stream, every field alike: images
+    and S linear between pixels, the mask by the nearest one. What comes in from beyond the window repeats its edge, without lesion.
+
+    Interpolation takes fine detail away, so this is for what is learned of means over cells, and of roughness beside the scan's own."""
+    u = torch.stack([torch.rand(2, generator=stream) for stream in streams])
+    angle = torch.deg2rad((2.0 * u[:, 0] - 1.0) * TILT)
+    low, high = (math.log(z) for z in ZOOM)
+    back = (-(low + (high - low) * u[:, 1])).exp()
+    cos, sin, zero = back * angle.cos(), back * angle.sin(), torch.zeros_like(angle)
+    theta = torch.stack([torch.stack([cos, -sin, zero], dim=1), torch.stack([sin, cos, zero], dim=1)], dim=1).to(batch.x.device)
+    grid = affine_grid(theta, [len(batch), 1, *batch.x.shape[2:]], align_corners=False)
+
+    def image(field: Image) -> Image:
+        return grid_sample(field.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+    x_sub = None if batch.x_sub is None else image(batch.x_sub)
+    m = grid_sample(batch.m, grid, mode="nearest", padding_mode="zeros", align_corners=False)
+    S = grid_sample(batch.S, grid, mode="bilinear", padding_mode="zeros", align_corners=False)  # noqa: N806 - the paper's letter
+    return replace(batch, x=image(batch.x), x_ph=image(batch.x_ph), x_sub=x_sub, m=m, S=S)

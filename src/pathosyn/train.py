@@ -21,7 +21,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from pathosyn import rng
-from pathosyn.augment import varied
+from pathosyn.augment import varied, warped
 from pathosyn.checkpoint import Provenance, save_weights
 from pathosyn.config import Config, Train
 from pathosyn.data.nifti import file_sha256
@@ -235,7 +235,9 @@ def _batches(session: Session, slices: Slices, stage: Stage, start: int, done: i
     def draw(step: int) -> LesionBatch:
         healthy = stage.healthy((step - start) / max(1, stop - start))
         batch = slices.draw(step, seed=settings.seed, batch_pixels=settings.batch_pixels * stage.windows, healthy=healthy, world_size=world)
-        return varied(batch, [rng.generator(settings.seed, "varied", step, i) for i in range(len(batch))]) if stage.varied else batch
+        streams = [rng.generator(settings.seed, "varied", step, i) for i in range(len(batch))]
+        batch = varied(batch, streams) if stage.varied else batch
+        return warped(batch, streams) if stage.warped else batch
 
     with ThreadPoolExecutor(1) as pool:
         ahead: deque[Future[LesionBatch]] = deque(pool.submit(draw, step) for step in range(done, min(done + AHEAD, stop)))

@@ -60,3 +60,35 @@ def test_the_streams_alone_decide(batch_of: Batches) -> None:
     batch = batch_of()
     first, again, other = (augment.varied(batch, streams(len(batch), name)) for name in ("a", "a", "b"))
     assert torch.equal(first.x, again.x) and not torch.equal(first.x, other.x)
+
+
+def test_nothing_is_warped_by_no_tilt_and_no_zoom(batch_of: Batches, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(augment, "TILT", 0.0)
+    monkeypatch.setattr(augment, "ZOOM", (1.0, 1.0))
+    batch = replace(batch_of(), x_sub=batch_of().x_ph)
+    made = augment.warped(batch, streams(3))
+    for name in ("x", "x_ph", "x_sub", "m", "S"):
+        assert torch.allclose(getattr(made, name), getattr(batch, name), atol=1e-4), name
+
+
+@pytest.mark.parametrize("zoom", [0.8, 1.1])
+def test_a_zoom_takes_all_fields_along(zoom: float, batch_of: Batches, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Areas go with its square, S stays 1 on the lesion, and an image that shows the mask still does."""
+    monkeypatch.setattr(augment, "ZOOM", (zoom, zoom))
+    batch = batch_of(8)
+    shown = batch.m.expand(-1, 2, -1, -1)
+    made = augment.warped(replace(batch, x=shown, x_ph=2 * shown, x_sub=3 * shown), streams(8))
+    assert torch.allclose(made.m.sum(dim=(1, 2, 3))[3:], zoom**2 * batch.m.sum(dim=(1, 2, 3))[3:], rtol=0.12)
+    assert set(made.m.unique().tolist()) == {0.0, 1.0} and float(made.S[made.m > 0].min()) > 0.9
+    assert torch.allclose(made.x_ph, 2 * made.x, atol=1e-5) and made.x_sub is not None and torch.allclose(made.x_sub, 3 * made.x, atol=1e-5)
+    assert float(((made.x[:, :1] > 0.5) == (made.m > 0)).float().mean()) > 0.98
+
+
+def test_tilts_go_both_ways_as_far_as_they_may(batch_of: Batches, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(augment, "ZOOM", (1.0, 1.0))
+    ramp = torch.arange(32.0).sub(15.5).view(1, 1, 1, 32).expand(200, 2, 32, 32)
+    batch = batch_of(200)
+    made = augment.warped(replace(batch, x=ramp), streams(200)).x[:, 0]
+    degrees = torch.rad2deg(torch.atan2(made[:, 17, 16] - made[:, 15, 16], made[:, 16, 17] - made[:, 16, 15]))
+    assert 18 < float(degrees.max()) <= 20.1 and -20.1 <= float(degrees.min()) < -18
+    assert torch.equal(made[:5], augment.warped(replace(batch_of(5), x=ramp[:5]), streams(5)).x[:, 0]), "each on its own stream"

@@ -32,7 +32,9 @@ class Stage:
     windows: int = 1
     """A batch holds so many times the windows that `batch_pixels` asks for."""
     varied: bool = False
-    """Windows are turned, zoomed, brightened and robbed of contrasts (`augment.varied`)."""
+    """Windows are turned by quarters, brightened and robbed of contrasts (`augment.varied`)."""
+    warped: bool = False
+    """And tilted and zoomed (`augment.warped`), where fine detail is not what is learned."""
 
 
 class Method(Protocol):

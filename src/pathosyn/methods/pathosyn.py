@@ -98,7 +98,7 @@ class PathoSyn(nn.Module):
             return (Stage("joint", ("both",), 1.0, lambda _: holes),)
         stages = (
             Stage("substrate", ("sub",), share, lambda progress: 1.0 - 0.5 * max(0.0, 1.0 - progress / max(method.warmup, 1e-9))),
-            Stage("structure", ("coarse",), structure, lambda _: 0.0, filled=True, windows=method.coarse, varied=True),
+            Stage("structure", ("coarse",), structure, lambda _: 0.0, filled=True, windows=method.coarse, varied=True, warped=True),
             Stage("deviation", ("eps",), max(0.0, 1.0 - share - structure - sharpen), lambda _: 0.0, filled=True),
             Stage("sharpen", ("critic", "sharp") if self.critic else ("sharp",), sharpen, lambda _: 0.0, betas=(0.5, 0.99), filled=True, varied=True),
         )
