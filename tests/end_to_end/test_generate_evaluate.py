@@ -57,6 +57,16 @@ def test_the_set_says_where_it_comes_from(sets: Path, weights: Path) -> None:
     assert "phantom_003" not in set(SyntheticSet(sets / "pathosyn-train").rows["subject"])
 
 
-def test_the_gallery_keeps_its_key_apart(cli: Cli, prepared: Path, sets: Path, tmp_path: Path) -> None:
-    assert cli("evaluate", "gallery", "--real", prepared, "--synthetic", f"ours={sets / 'pathosyn'}", "--out", tmp_path, "--threads", 1) == 0
-    assert (tmp_path / "ours" / "key.csv").is_file() and (tmp_path / "ours" / "scores.csv").is_file()
+def test_the_gallery_keeps_its_key_apart_and_tells_the_auc_once_scored(
+    cli: Cli, prepared: Path, sets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call = ("evaluate", "gallery", "--real", prepared, "--synthetic", f"ours={sets / 'pathosyn'}", "--out", tmp_path, "--threads", 1)
+    assert cli(*call) == 0
+    key, scores = tmp_path / "ours" / "key.csv", tmp_path / "ours" / "scores.csv"
+    assert "next: look at the sheets" in capsys.readouterr().out
+    pd.DataFrame({"number": pd.read_csv(key)["number"], "score": 0.5}).to_csv(scores, index=False)
+    before = key.read_bytes(), scores.read_bytes()
+    assert cli(*call) == 0
+    assert "AUC of your scores 0.500" in capsys.readouterr().out and (key.read_bytes(), scores.read_bytes()) == before
+    scores.write_text(scores.read_text().replace("0.5", "maybe"))
+    assert cli(*call) == 2 and "maybe" in capsys.readouterr().err

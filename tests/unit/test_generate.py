@@ -257,6 +257,51 @@ def test_a_gallery_shows_both_kinds_and_hides_which(data: Path, sets: dict[str, 
     assert not key.duplicated(["subject", "z"]).any() and scores["score"].isna().all(), "no lesion is shown twice, once drawn and once real"
 
 
+def scored(folder: Path, scores: list[object], drawn: list[int]) -> Path:
+    folder.mkdir()
+    numbers = range(len(drawn))
+    pd.DataFrame({"number": numbers, "drawn": drawn, "subject": [f"s{i % 3}" for i in numbers], "z": 0}).to_csv(folder / "key.csv", index=False)
+    pd.DataFrame({"number": range(len(scores)), "score": scores}).to_csv(folder / "scores.csv", index=False)
+    return folder
+
+
+def test_a_scored_gallery_gives_the_eyes_auc(tmp_path: Path) -> None:
+    from pathosyn.evaluate import gallery
+
+    assert gallery.result(tmp_path) is None
+    assert gallery.result(scored(tmp_path / "blank", [""] * 6, [0, 1] * 3)) is None
+    sure = gallery.result(scored(tmp_path / "sure", [0.1, 0.9] * 3, [0, 1] * 3))
+    assert sure is not None and (sure.value, sure.low, sure.high, sure.subjects) == (1.0, 1.0, 1.0, 3)
+    # Of the nine pairs the drawn one is higher in four and level in one.
+    eye = gallery.result(scored(tmp_path / "eye", [0.2, 0.5, 0.7, 0.1, 0.5, 0.9], [0, 0, 0, 1, 1, 1]))
+    assert eye is not None and eye.value == pytest.approx(4.5 / 9)
+
+
+@pytest.mark.parametrize(
+    "scores, told",
+    [
+        ([0.1, "", 0.3, 0.4], "lesion 1"),
+        ([0.1, 0.2, "yes", 0.4], "'yes' for lesion 2"),
+        ([0.1, 0.2, 0.3, 1.5], "'1.5' for lesion 3"),
+        ([0.1, 0.2, 0.3], "other numbers"),
+    ],
+)
+def test_scores_that_cannot_be_are_named(scores: list[object], told: str, tmp_path: Path) -> None:
+    from pathosyn.evaluate import gallery
+
+    with pytest.raises(InputError, match=re.escape(told)):
+        gallery.result(scored(tmp_path / "blind", scores, [0, 1, 0, 1]))
+
+
+def test_a_key_without_its_columns_is_refused(tmp_path: Path) -> None:
+    from pathosyn.evaluate import gallery
+
+    folder = scored(tmp_path / "blind", [0.5], [1])
+    (folder / "key.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(InputError, match="no column drawn, number, subject"):
+        gallery.result(folder)
+
+
 def test_what_generate_says_comes_next_can_be_typed(
     data: Path, loaded: Loaded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -22,7 +22,8 @@ class EvaluateVerb:
     """Measure sets that `pathosyn generate` wrote, on the subjects they were drawn on. Prints the table and writes it, and the rows behind it, as CSV."""
 
     question: tyro.conf.Positional[Literal["realism", "appearance", "diversity", "gallery"]]
-    """realism: can a judge tell them from real ones. appearance: statistics beside real ones. diversity: spread and memory. gallery: sheets to score blind."""
+    """realism: can a judge tell them from real ones. appearance: statistics beside real ones. diversity: spread and memory.
+    gallery: sheets to score blind, and once they are scored the AUC."""
     real: Path
     """The slices file with the real scans."""
     synthetic: tuple[str, ...]
@@ -76,11 +77,18 @@ class EvaluateVerb:
     def _gallery(self, sets: dict[str, list[SyntheticSet]]) -> int:
         from pathosyn.evaluate import gallery
 
+        shown = False
         for name, some in sets.items():
+            # What was scored is not drawn anew: its key would be lost.
+            if (eye := gallery.result(self.out / name)) is not None:
+                print(f"{name}: AUC of your scores {eye} over {eye.subjects} subjects")
+                continue
+            shown = True
             for each in _judged(some):
                 for sheet in gallery.blind(self.real, each, self.out / name):
                     print(sheet)
-        print("next: look at the sheets, fill in scores.csv, then open key.csv")
+        if shown:
+            print("next: look at the sheets, fill in scores.csv, give this command again for the AUC, then open key.csv")
         return 0
 
 

@@ -9,7 +9,9 @@ import pandas as pd
 
 from pathosyn import figures
 from pathosyn.data.synthetic import SyntheticSet
+from pathosyn.errors import refuse
 from pathosyn.evaluate.realism import Scene, matching
+from pathosyn.evaluate.statistics import Interval, auc, bootstrap
 
 SHEET = 20
 """Lesions on one sheet."""
@@ -49,6 +51,37 @@ def blind(data: str | Path, drawn: SyntheticSet, out: Path, *, each: int = 50, s
     if not (out / "scores.csv").exists():
         pd.DataFrame({"number": [k["number"] for k in key], "score": ""}).to_csv(out / "scores.csv", index=False)
     return sheets
+
+
+def result(folder: Path) -> Interval | None:
+    """The AUC of the scores that were filled in, over subjects; None where none is. InputError where they do not belong to the key."""
+    key_file, score_file = folder / "key.csv", folder / "scores.csv"
+    if not (key_file.is_file() and score_file.is_file()):
+        return None
+    key, scores = (_table(path, columns) for path, columns in ((key_file, {"number", "drawn", "subject"}), (score_file, {"number", "score"})))
+    if scores["score"].isna().all():
+        return None
+    if key["number"].tolist() != scores["number"].tolist():
+        raise refuse(
+            score_file, found="other numbers than those of key.csv", expected="one row a lesion, in order", remedy="fill in the file as it was written"
+        )
+    values = pd.to_numeric(scores["score"], errors="coerce").to_numpy(float)
+    if (wrong := np.flatnonzero(~((values >= 0) & (values <= 1)))).size:
+        found = f"score '{scores['score'].iloc[wrong[0]]}' for lesion {key['number'].iloc[wrong[0]]}"
+        raise refuse(score_file, found=found, expected="a number from 0, surely real, to 1, surely drawn, for each lesion", remedy="fill it in")
+    drawn = key["drawn"].to_numpy() > 0
+    return bootstrap(lambda rows: auc(values[rows], drawn[rows]), key["subject"].astype(str).tolist())
+
+
+def _table(path: Path, columns: set[str]) -> pd.DataFrame:
+    try:
+        found = pd.read_csv(path)
+    except (OSError, ValueError) as error:
+        raise refuse(path, found=f"an unreadable table ({error})", expected="CSV", remedy="restore it, or delete the folder and begin again") from None
+    if lacking := columns - set(found.columns):
+        remedy = "restore it, or delete the folder and begin again"
+        raise refuse(path, found=f"no column {', '.join(sorted(lacking))}", expected=f"columns {', '.join(sorted(columns))}", remedy=remedy)
+    return found
 
 
 def _row(x: np.ndarray, m: np.ndarray, present: np.ndarray) -> list[figures.Rgb]:
