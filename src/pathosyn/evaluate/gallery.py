@@ -23,14 +23,16 @@ LARGEST = 160
 def blind(data: str | Path, drawn: SyntheticSet, out: Path, *, each: int = 50, seed: int = 0, least_pixels: int = 150) -> list[Path]:
     """`each` drawn lesions and `each` real ones of other windows, shuffled, every contrast beside the others, the mask's outline on the last tile.
 
+    Lesions of fewer than `least_pixels` are left out, where there are others. InputError where the set holds fewer than two.
     Writes sheet-00.png …, key.csv (number, drawn, subject, z) and scores.csv (number, score: to be filled in, 0 surely real … 1 surely drawn)."""
     slices = matching(data, drawn)
     draw = np.random.default_rng(seed)
-    able = [
-        (row, window)
-        for row, window in drawn.windows()
-        if row["replicate"] == 0 and (window["m"] > 0).sum() >= least_pixels and window["m"].shape[-1] <= LARGEST
-    ]
+    fitting = [(row, window) for row, window in drawn.windows() if row["replicate"] == 0 and window["m"].shape[-1] <= LARGEST]
+    if len(fitting) < 2:
+        expected = f"2 at the least, in windows of at most {LARGEST} pixels"
+        raise refuse(drawn.folder, found=f"{len(fitting)} drawn lesions that fit a sheet", expected=expected, remedy="draw on more lesions")
+    large = [(row, window) for row, window in fitting if (window["m"] > 0).sum() >= least_pixels]
+    able = large if len(large) > 1 else fitting
     order = draw.permutation(len(able))
     half = min(each, len(able) // 2)
     items = [(able[i], True) for i in order[:half]] + [(able[i], False) for i in order[half : 2 * half]]
