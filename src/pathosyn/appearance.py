@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from pathosyn import coarse, decomposition
-from pathosyn.types import Flags, Image, LesionBatch, Mask
+from pathosyn.types import Flags, Image, LesionBatch
 
 if TYPE_CHECKING:
     from pathosyn.methods.pathosyn import Parts, PathoSyn
@@ -52,7 +52,7 @@ def measure(model: PathoSyn, form: Image, batch: LesionBatch, parts: Parts) -> T
 
 def _raw(model: PathoSyn, form: Image, batch: LesionBatch, parts: Parts) -> Tensor:
     form, contrasts = form.float(), len(model.config.contrasts)
-    share = lesion_share(model, batch, parts).float()
+    share = coarse.lesion_share(model, batch, parts).float()
     inner = avg_pool2d(share, 3, stride=1, padding=1)
 
     def over(values: Tensor, weight: Tensor = share) -> Tensor:
@@ -67,11 +67,6 @@ def _raw(model: PathoSyn, form: Image, batch: LesionBatch, parts: Parts) -> Tens
     return torch.cat([mean, std, third.sign() * third.abs() ** (1 / 3), edge, *pairs], dim=1)
 
 
-def lesion_share(model: PathoSyn, batch: LesionBatch, parts: Parts) -> Mask:
-    """(B, 1, H/coarse, W/coarse): the share of each cell's support that is lesion."""
-    return decomposition.coarsen(batch.m, parts.support, model.config.method.coarse)[0]
-
-
 def _known(present: Flags, *, rough: bool) -> Tensor:
     """(B, K): 1 on the numbers of contrasts that are there."""
     there = present.float()
@@ -83,7 +78,7 @@ def _known(present: Flags, *, rough: bool) -> Tensor:
 def shown(model: PathoSyn, look: Tensor | None, batch: LesionBatch, parts: Parts) -> Image:
     """(B, K + 1, H/coarse, W/coarse): the numbers, and a 1 that says they are told, spread over the lesion; zeros where `look` is None, and for a window whose
     row of it is NaN."""
-    share = lesion_share(model, batch, parts)
+    share = coarse.lesion_share(model, batch, parts)
     if look is None:
         return share.new_zeros(len(share), len(model.look_mean) + 1, *share.shape[2:])
     told = look.isfinite().all(dim=1, keepdim=True)
@@ -110,7 +105,7 @@ def _held(model: PathoSyn, form: Image, look: Tensor, batch: LesionBatch, parts:
     is_there = batch.present.to(form.device)
     now = _moments(_raw(model, form, batch, parts), contrasts, is_there)
     asked = _moments(look.nan_to_num(0.0) * model.look_std + model.look_mean, contrasts, is_there)
-    share = lesion_share(model, batch, parts).float() * told[:, None, None, None]
+    share = coarse.lesion_share(model, batch, parts).float() * told[:, None, None, None]
     groups = [(slice(0, contrasts), _transport(now[1], asked[1]))]
     if model.rough:
         rough = slice(contrasts, 2 * contrasts)

@@ -1,5 +1,5 @@
-"""Windows turned, of other brightness and with contrasts hidden, for the stage that learns structure: a few dozen subjects are soon learned by heart, and
-known again by their contrasts."""
+"""Windows turned, of other brightness, with contrasts hidden, tilted and zoomed, for the stages that learn how lesions look: a few dozen subjects are soon
+learned by heart, and known again by their contrasts."""
 
 from __future__ import annotations
 

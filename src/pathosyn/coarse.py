@@ -41,6 +41,11 @@ def there(model: PathoSyn, parts: Parts) -> Mask:
     return decomposition.coarsen(parts.support, parts.support, model.config.method.coarse)[1]
 
 
+def lesion_share(model: PathoSyn, batch: LesionBatch, parts: Parts) -> Mask:
+    """(B, 1, H/coarse, W/coarse): the share of each cell's support that is lesion."""
+    return decomposition.coarsen(batch.m, parts.support, model.config.method.coarse)[0]
+
+
 def means(model: PathoSyn, form: Image, batch: LesionBatch, x_sub: Image, parts: Parts) -> Image:
     """The cells' means of r_0 alone, scaled, (B, C, H/coarse, W/coarse)."""
     return form[:, : len(model.config.contrasts)] - _ground(model, batch, x_sub, parts)
@@ -50,9 +55,8 @@ def _ground(model: PathoSyn, batch: LesionBatch, x_sub: Image, parts: Parts) -> 
     """The mean of f over each cell, scaled, times the share of the cell that is lesion."""
     if model.config.method.cells == "deviation":
         return 0.0
-    size = model.config.method.coarse
-    share = decomposition.coarsen(batch.m, parts.support, size)[0]
-    return share * decomposition.coarsen(x_sub.float() / _per_contrast(model.r_scale), parts.support, size)[0] * parts.known
+    ground = decomposition.coarsen(x_sub.float() / _per_contrast(model.r_scale), parts.support, model.config.method.coarse)[0]
+    return lesion_share(model, batch, parts) * ground * parts.known
 
 
 def relative_roughness(model: PathoSyn, r: Image, x: Image, parts: Parts) -> tuple[Mask, Image]:

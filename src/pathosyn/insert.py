@@ -55,17 +55,18 @@ def insert(
         asked[Path(out) / f"{files.name}-r{replicate:02d}"] = output.record("insert", job, request)
     todo = {folder: each for folder, each in asked.items() if not output.is_done(folder, each)}
     if todo:
-        _draw(job, todo, steps=steps, device=torch.device(device))
+        _draw(job, todo, severity=controls.severity, steps=steps, device=torch.device(device))
     return list(asked)
 
 
-def _draw(job: Job, todo: dict[Path, dict], *, steps: int | None, device: torch.device) -> None:
+def _draw(job: Job, todo: dict[Path, dict], *, severity: float, steps: int | None, device: torch.device) -> None:
     method, config = job.loaded.method, job.loaded.config.method
     f_old = volume.substrate(method, job.target(job.x, new=False), device=device)
-    grain = _grain(job, f_old, device)
-    x_h = decomposition.heal(job.x, f_old + grain, job.S_old[:, None])
+    # In its own place r brings the grain with it, and as far as it is not drawn (1 - s) the healed scan's stays.
+    stays = 1.0 - severity if job.lesions.redrawn else 1.0
+    healed = f_old + np.float32(stays) * _grain(job, f_old, device) if stays else f_old
     # Drawn anew in its place, the feather keeps (1-S) of the scan itself; anywhere else, of the scan without its own lesion.
-    target = job.target(job.x if job.lesions.redrawn else x_h, new=True)
+    target = job.target(job.x if job.lesions.redrawn else decomposition.heal(job.x, healed, job.S_old[:, None]), new=True)
     f_new = f_old if job.lesions.redrawn else volume.substrate(method, target, device=device)
     may_change = native.support(job).transpose(2, 1, 0)
     for folder, asked in todo.items():
@@ -73,11 +74,9 @@ def _draw(job: Job, todo: dict[Path, dict], *, steps: int | None, device: torch.
         key = (request["seed"], job.scan.name, request["replicate"])
         noise = volume.noise_field(target, job.scene.spacing[0], config.noise_mm, *key)
         r = volume.deviation(method, target, f_new, noise, key=key, steps=steps, device=device)
-        # In its own place r brings the grain with it, and as far as it is not drawn (1 - s) the healed scan's stays.
-        healed = f_old + ((1 - request["severity"]) if job.lesions.redrawn else 1) * grain
-        images = native.composed(job, healed, f_new, r, severity=request["severity"])
+        images = native.composed(job, healed, f_new, r, severity=severity)
         # At severity 0 there is no lesion: a mask beside the scan would be false.
-        mask = job.lesions.new if request["severity"] > 0 else np.zeros(job.scan.shape, bool)
+        mask = job.lesions.new if severity > 0 else np.zeros(job.scan.shape, bool)
         maps = (native.maps(job, r, deviation=True), native.maps(job, f_new, deviation=False))
         output.write_result(folder, job, output.Result(images, mask, may_change, *maps), asked)
 
@@ -104,7 +103,7 @@ def heal(subject: Source, out: str | Path, weights: Given, *, mask: Path | None 
     return folder
 
 
-def _grain(job: Job, f: np.ndarray, device: torch.device) -> np.ndarray:
+def _grain(job: Job, f: volume.Field, device: torch.device) -> volume.Field:
     """What f lacks of the scan's grain where its own lesion lay, keyed by the subject alone: `insert` and `heal` leave the same healed scan behind."""
     target = job.target(job.x, new=False)
     noise = volume.noise_field(target, job.scene.spacing[0], job.loaded.config.method.noise_mm, "heal", job.scan.name)

@@ -7,29 +7,24 @@ noise. The same command again resumes; stop + resume ends in the same weights as
 from __future__ import annotations
 
 import copy
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from pathosyn import rng
-from pathosyn.augment import varied, warped
+from pathosyn import feed, rng
 from pathosyn.checkpoint import Provenance, save_weights
 from pathosyn.config import Config, Train
 from pathosyn.data.nifti import file_sha256
 from pathosyn.data.population import fingerprint, population
 from pathosyn.data.slices import Slices
-from pathosyn.errors import InputError, refuse
+from pathosyn.errors import refuse
 from pathosyn.methods import Stage
-from pathosyn.monitor import Running, evenly, preview, validate
+from pathosyn.monitor import Running, preview, validate
 from pathosyn.optim import averaging, fabric_for, learning_rate, precision
 from pathosyn.progress import Track, track
 from pathosyn.runfolder import RunFolder, package_version
@@ -43,8 +38,6 @@ if TYPE_CHECKING:
     from pathosyn.types import LesionBatch
 
 LOG_EVERY = 50
-STATISTICS_WINDOWS = 1024
-AHEAD = 3
 
 
 @dataclass(frozen=True)
@@ -67,17 +60,6 @@ class Session:
 
 
 @dataclass(frozen=True)
-class Windows:
-    """Training windows spread over the table, for statistics; may be gone through again."""
-
-    slices: Slices
-    device: torch.device
-
-    def __iter__(self) -> Iterator[LesionBatch]:
-        return (batch.to(self.device) for batch in evenly(self.slices, STATISTICS_WINDOWS))
-
-
-@dataclass(frozen=True)
 class Players:
     """The modules that a stage moves, their running averages and their optimisers, by player; `running`: what metrics.csv does not have yet."""
 
@@ -96,7 +78,7 @@ def fit(data: str | Path, run: str | Path, config: Config, *, start_from: str | 
     data, run, start_from = Path(data), Path(run), Path(start_from) if start_from else None
     refuse_unwritable(run, "--run")
     method = beginning(config, start_from)
-    train = _training_slices(data, method.config)
+    train = feed.training_slices(data, method.config)
     fabric = fabric_for(config.train, device)
     settings = replace(config.train, precision=precision(config.train, fabric.device.type))
     method.config = config = replace(method.config, train=settings)
@@ -109,7 +91,7 @@ def fit(data: str | Path, run: str | Path, config: Config, *, start_from: str | 
     fabric.barrier()  # every process has cut metrics.csv before one writes to it
     done = state["step"] if state else 0
     with track(config.train.steps, "train", "steps", done=done, show=progress and fabric.is_global_zero) as bar:
-        session = Session(fabric, method.to(fabric.device), train, validation_slices(data, config), folder, parent, population(train), bar)
+        session = Session(fabric, method.to(fabric.device), train, feed.validation_slices(data, config), folder, parent, population(train), bar)
         _run_stages(session, state)
     if fabric.is_global_zero:
         _export(session, method, config.train.steps)
@@ -127,10 +109,10 @@ def _run_stages(session: Session, state: dict[str, Any] | None) -> None:
             continue
         slices = session.train
         if stage.filled:
-            filled = filled or slices.filled(partial(_fill, session), batch_pixels=session.settings.batch_pixels)
+            filled = filled or feed.filled(method, session.train, session.fabric)
             slices = filled
         if done == start:
-            statistics = method.begin(stage.name, Windows(slices, session.fabric.device))
+            statistics = method.begin(stage.name, feed.Windows(slices, session.fabric.device))
             values = {f"{name}.{k}": v for name, row in statistics.items() for k, v in _named(row, method.config.contrasts)}
             if session.fabric.is_global_zero:
                 session.folder.log(start, stage.name, "train", values)
@@ -164,17 +146,12 @@ def _players(session: Session, stage: Stage, state: dict[str, Any] | None) -> Pl
     return Players(modules, averages, optimizers, running)
 
 
-def _fill(session: Session, batch: LesionBatch) -> np.ndarray:
-    """f on each window, (B, C, H, W)."""
-    return session.method.fill(batch.to(session.fabric.device)).float().cpu().numpy()
-
-
 def _run_steps(session: Session, slices: Slices, stage: Stage, players: Players, start: int, done: int, stop: int) -> None:
     """Steps `done`…`stop` of a stage that began at `start`. On return the method holds the averaged weights."""
     settings, running = session.settings, players.running
     wrapped = session.fabric.setup_module(session.method)
     wrapped.mark_forward_method("losses")
-    for step, batch in _batches(session, slices, stage, start, done, stop):
+    for step, batch in feed.batches(slices, stage, settings, start, done, stop, world=session.fabric.world_size):
         for player in stage.players:
             rate = learning_rate(step - start, stop - start, settings, player=player)
             terms = _step(session, wrapped, players.optimizers[player], batch, player=player, step=step, rate=rate)
@@ -228,26 +205,6 @@ def _schedule(stages: Sequence[Stage], steps: int) -> Iterator[tuple[Stage, int,
         start = stop
 
 
-def _batches(session: Session, slices: Slices, stage: Stage, start: int, done: int, stop: int) -> Iterator[tuple[int, LesionBatch]]:
-    """Batches drawn ahead by one thread while the network computes; each is a pure function of its step."""
-    settings, world = session.settings, session.fabric.world_size
-
-    def draw(step: int) -> LesionBatch:
-        healthy = stage.healthy((step - start) / max(1, stop - start))
-        batch = slices.draw(step, seed=settings.seed, batch_pixels=settings.batch_pixels * stage.windows, healthy=healthy, world_size=world)
-        streams = [rng.generator(settings.seed, "varied", step, i) for i in range(len(batch))]
-        batch = varied(batch, streams) if stage.varied else batch
-        return warped(batch, streams) if stage.warped else batch
-
-    with ThreadPoolExecutor(1) as pool:
-        ahead: deque[Future[LesionBatch]] = deque(pool.submit(draw, step) for step in range(done, min(done + AHEAD, stop)))
-        for step in range(done, stop):
-            batch = ahead.popleft().result()
-            if step + AHEAD < stop:
-                ahead.append(pool.submit(draw, step + AHEAD))
-            yield step, batch
-
-
 def _look(session: Session, stage: Stage, method: PathoSyn, step: int) -> None:
     """Validation metrics and a preview; on training windows, and called so, where the data has no validation lesions."""
     slices, partition = (session.held_out, "validation") if session.held_out else (session.train, "train-fixed")
@@ -290,26 +247,3 @@ def _averaged(method: PathoSyn, players: Players) -> PathoSyn:
     for player, average in players.averages.items():
         nn.ModuleList(shown.modules_of(player)).load_state_dict(average.module.state_dict())
     return shown.eval()
-
-
-def _training_slices(data: Path, config: Config) -> Slices:
-    """The training subjects' windows. InputError where there are none, or they were made for another method."""
-    train = Slices(data, "train", contrasts=config.contrasts)
-    if not len(train.windows):
-        raise refuse(data, found="no lesion in any training subject", expected="at least one mask that is not empty", remedy="prepare subjects with masks")
-    if train.geometry != config.geometry:
-        raise refuse(data, found=f"windows made with {train.geometry}", expected=f"{config.geometry}", remedy="prepare the data anew with these settings")
-    made, asked = train.header.inpaint, config.method.inpaint
-    if made != asked:
-        remedy = f"prepare again with --inpaint {asked}, or train with --m.inpaint {made} (with --from, the weights decide)"
-        raise refuse(data, found=f"the {made} Inp target", expected=f"{asked}, as the method asks", remedy=remedy)
-    return train
-
-
-def validation_slices(data: Path, config: Config) -> Slices | None:
-    """The validation subjects' windows, whichever of the contrasts they have, or None where there are none."""
-    try:
-        held_out = Slices(data, "validation", contrasts=config.contrasts, every=False)
-    except InputError:
-        return None  # no such subject: the training's own slices have shown that all else is well
-    return held_out if len(held_out.windows) else None

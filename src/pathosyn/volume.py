@@ -96,7 +96,8 @@ def grain(method: PathoSyn, target: Target, x_sub: Field, noise: Callable[[int],
     white = noise(0)[:, :1]
 
     def run(batch: LesionBatch, windows: Sequence[Window]) -> Tensor:
-        f, field = (torch.from_numpy(np.stack([cut(a[w.z], w) for w in windows])).to(batch.x.device) for a in (x_sub, white))
+        f = torch.from_numpy(np.stack([cut(x_sub[w.z], w) for w in windows])).to(batch.x.device)
+        field = torch.from_numpy(np.stack([cut(white[w.z], w, mode="zero") for w in windows])).to(batch.x.device)
         parts = method.parts(batch)
         return texture.missing_grain(f, batch.x * parts.known, parts.support, field) * parts.known
 

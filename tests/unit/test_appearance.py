@@ -63,7 +63,7 @@ def test_a_flat_lesion_has_its_value_and_nothing_else(method: PathoSyn, batch_of
 
 def test_what_lies_beyond_the_lesion_does_not_count(method: PathoSyn, batch_of: Batches) -> None:
     batch, form = batch_of(), torch.randn(3, 4, 8, 8)
-    share = appearance.lesion_share(method, batch, method.parts(batch))
+    share = coarse.lesion_share(method, batch, method.parts(batch))
     other = torch.where(share > 0, form, form + 9.0)
     assert torch.allclose(raw(method, form, batch), raw(method, other, batch), atol=1e-4) and bool((share == 0).any())
 
@@ -78,7 +78,7 @@ def test_a_missing_contrast_has_no_numbers(method: PathoSyn, batch_of: Batches) 
 def test_it_is_shown_on_the_lesion_as_far_as_each_cell_is_lesion(method: PathoSyn, batch_of: Batches) -> None:
     batch = batch_of()
     parts, look = method.parts(batch), torch.arange(3 * K).float().view(3, K)
-    share, seen = appearance.lesion_share(method, batch, parts), appearance.shown(method, look, batch, parts)
+    share, seen = coarse.lesion_share(method, batch, parts), appearance.shown(method, look, batch, parts)
     assert seen.shape == (3, K + 1, 8, 8) and torch.allclose(seen[:, :K], look.view(3, K, 1, 1) * share) and torch.allclose(seen[:, K:], share)
     silent = look.clone()
     silent[1] = torch.nan
@@ -214,7 +214,7 @@ def test_a_form_that_is_held_has_the_moments_that_were_asked(method: PathoSyn, b
     moments = [*range(8), 12]  # means, standard deviations and the correlation; the edge and the third moment are left as they come
     assert torch.allclose(found[:, moments], asked[:, moments], atol=0.1), "to what EVEN leaves open"
     assert (appearance.measure(method, form, batch, parts) - asked)[:, moments].abs().amax(dim=0).min() > 0.2
-    beyond = (appearance.lesion_share(method, batch, parts) == 0).expand_as(form)
+    beyond = (coarse.lesion_share(method, batch, parts) == 0).expand_as(form)
     assert torch.equal(held[beyond], form[beyond]) and bool(beyond.any())
 
 
@@ -295,4 +295,4 @@ def test_weights_from_before_it_go_on_with_it(make_method: Maker, batch_of: Batc
 
 def test_the_share_of_lesion_is_of_the_support(method: PathoSyn, batch_of: Batches) -> None:
     batch = batch_of()
-    assert torch.equal(appearance.lesion_share(method, batch, method.parts(batch)), decomposition.coarsen(batch.m, batch.D, 4)[0])
+    assert torch.equal(coarse.lesion_share(method, batch, method.parts(batch)), decomposition.coarsen(batch.m, batch.D, 4)[0])

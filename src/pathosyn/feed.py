@@ -1,0 +1,92 @@
+"""What a training is fed: the windows of its subjects, f_sub's answer beside them, varied and drawn ahead of the network."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from pathosyn import rng
+from pathosyn.augment import varied, warped
+from pathosyn.config import Config, Train
+from pathosyn.data.slices import Slices
+from pathosyn.errors import InputError, refuse
+from pathosyn.methods import Stage
+from pathosyn.monitor import evenly
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+    from pathosyn.methods.pathosyn import PathoSyn
+    from pathosyn.types import LesionBatch
+
+STATISTICS_WINDOWS = 1024
+AHEAD = 3
+
+
+def training_slices(data: Path, config: Config) -> Slices:
+    """The training subjects' windows. InputError where there are none, or they were made for another method."""
+    train = Slices(data, "train", contrasts=config.contrasts)
+    if not len(train.windows):
+        raise refuse(data, found="no lesion in any training subject", expected="at least one mask that is not empty", remedy="prepare subjects with masks")
+    if train.geometry != config.geometry:
+        raise refuse(data, found=f"windows made with {train.geometry}", expected=f"{config.geometry}", remedy="prepare the data anew with these settings")
+    made, asked = train.header.inpaint, config.method.inpaint
+    if made != asked:
+        remedy = f"prepare again with --inpaint {asked}, or train with --m.inpaint {made} (with --from, the weights decide)"
+        raise refuse(data, found=f"the {made} Inp target", expected=f"{asked}, as the method asks", remedy=remedy)
+    return train
+
+
+def validation_slices(data: Path, config: Config) -> Slices | None:
+    """The validation subjects' windows, whichever of the contrasts they have, or None where there are none."""
+    try:
+        held_out = Slices(data, "validation", contrasts=config.contrasts, every=False)
+    except InputError:
+        return None  # no such subject: the training's own slices have shown that all else is well
+    return held_out if len(held_out.windows) else None
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Training windows spread over the table, for statistics; may be gone through again."""
+
+    slices: Slices
+    device: torch.device
+
+    def __iter__(self) -> Iterator[LesionBatch]:
+        return (batch.to(self.device) for batch in evenly(self.slices, STATISTICS_WINDOWS))
+
+
+def filled(method: PathoSyn, slices: Slices, fabric: Fabric) -> Slices:
+    """The slices with a frozen f_sub's answer for each window, made once."""
+
+    def fill(batch: LesionBatch) -> np.ndarray:
+        return method.fill(batch.to(fabric.device)).float().cpu().numpy()
+
+    return slices.filled(fill, batch_pixels=method.config.train.batch_pixels)
+
+
+def batches(slices: Slices, stage: Stage, settings: Train, start: int, done: int, stop: int, *, world: int) -> Iterator[tuple[int, LesionBatch]]:
+    """Steps `done`…`stop` of a stage that began at `start`, drawn ahead by one thread while the network computes; each batch is a pure function of its step."""
+
+    def draw(step: int) -> LesionBatch:
+        healthy = stage.healthy((step - start) / max(1, stop - start))
+        batch = slices.draw(step, seed=settings.seed, batch_pixels=settings.batch_pixels * stage.windows, healthy=healthy, world_size=world)
+        streams = [rng.generator(settings.seed, "varied", step, i) for i in range(len(batch))]
+        batch = varied(batch, streams) if stage.varied else batch
+        return warped(batch, streams) if stage.warped else batch
+
+    with ThreadPoolExecutor(1) as pool:
+        ahead: deque[Future[LesionBatch]] = deque(pool.submit(draw, step) for step in range(done, min(done + AHEAD, stop)))
+        for step in range(done, stop):
+            batch = ahead.popleft().result()
+            if step + AHEAD < stop:
+                ahead.append(pool.submit(draw, step + AHEAD))
+            yield step, batch
