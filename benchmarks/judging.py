@@ -12,7 +12,9 @@ import pandas as pd
 import torch
 
 from pathosyn.checkpoint import Loaded, load
+from pathosyn.data.synthetic import SyntheticSet
 from pathosyn.evaluate import realism
+from pathosyn.generate import generate
 from pathosyn.weights import find
 
 REGIONS = ("lesion", "lesion, intensity", "lesion, texture", "lesion, rim")
@@ -27,11 +29,12 @@ class Seen(NamedTuple):
     judged: bool
 
 
-def arguments(doc: str | None, *, learn: int, judge: int) -> argparse.ArgumentParser:
-    """--data, --weights, --learn, --judge and --threads."""
+def arguments(doc: str | None, *, learn: int, judge: int, weights: bool = True) -> argparse.ArgumentParser:
+    """--data, --weights where there are some, --learn, --judge and --threads."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--weights", default=None)
+    if weights:
+        parser.add_argument("--weights", default=None)
     parser.add_argument("--learn", type=int, default=learn)
     parser.add_argument("--judge", type=int, default=judge)
     parser.add_argument("--threads", type=int, default=0)
@@ -43,6 +46,16 @@ def ready(given: argparse.Namespace) -> Loaded:
     if given.threads:
         torch.set_num_threads(given.threads)
     return load(find(given.weights))
+
+
+def drawn(data: Path, loaded: Loaded, folder: Path, *, learn: int, judge: int) -> list[SyntheticSet]:
+    """What the trees learn from and are judged on: a set on `learn` windows of each training subject, one on `judge` of each validation subject."""
+    sets = []
+    for purpose, partition, count in (("train", "train", learn), ("evaluate", "validation", judge)):
+        out = folder / partition
+        generate(data, out, loaded, purpose=purpose, partition=partition, per_subject=count, progress=False)  # type: ignore[arg-type]
+        sets.append(SyntheticSet(out))
+    return sets
 
 
 def names(found: Sequence[Seen]) -> list[str]:

@@ -18,9 +18,7 @@ from typing import Any
 import judging
 
 from pathosyn.config import FREE
-from pathosyn.data.synthetic import SyntheticSet
 from pathosyn.evaluate import realism
-from pathosyn.generate import generate
 
 
 def settings(text: str) -> dict[str, Any]:
@@ -45,11 +43,7 @@ def main() -> None:
     for draw in given.draw:
         loaded.method.config = replace(config, method=replace(config.method, **settings(draw)))
         with tempfile.TemporaryDirectory() as folder:
-            sets = []
-            for purpose, partition, count in (("train", "train", given.learn), ("evaluate", "validation", given.judge)):
-                out = Path(folder) / partition
-                generate(given.data, out, loaded, purpose=purpose, partition=partition, per_subject=count, progress=False)  # type: ignore[arg-type]
-                sets.append(SyntheticSet(out))
+            sets = judging.drawn(given.data, loaded, Path(folder), learn=given.learn, judge=given.judge)
             found = realism.pairs(given.data, sets, show=False)
         print(f"{draw} | {judging.row(found)}", flush=True)
 

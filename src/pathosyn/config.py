@@ -97,6 +97,8 @@ class Method:
     of a training lesion of such a size at the draw."""
     hold: bool = True
     """The drawn form is moved to the appearance that was asked for (`appearance.held`): told, the network comes near it, not to it."""
+    gather: bool = True
+    """Before that the drawn form is smoothed within its regions (`gathering.gathered`): left alone, a large lesion is mottled."""
     level: int = 60
     """The t of the last call. Its noise hides the seams of the cells, and not their means."""
     adversary: float = 0.0
@@ -175,6 +177,7 @@ FREE = (
     "context",
     "coarse",
     "hold",
+    "gather",
     "level",
     "adversary",
     "low",
@@ -232,6 +235,7 @@ def paper() -> Method:
         cells="deviation",
         appearance=False,
         hold=False,
+        gather=False,
         adversary=0.0,
         patches=0.0,
         # Through Eq. 12 an error in ε̂ is 157 times larger in r̂_0 at T: with λ = 1 these two would be all of Eq. 15.

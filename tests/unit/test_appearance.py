@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pathosyn import appearance, coarse, decomposition, rng
+from pathosyn import appearance, coarse, decomposition, gathering, rng
 from pathosyn.checkpoint import Provenance, load, save_weights
 from pathosyn.config import Config, default
 from pathosyn.methods.pathosyn import PathoSyn
@@ -258,13 +258,29 @@ def test_a_lesion_of_one_cell_and_numbers_that_belong_to_nothing_stay_finite(met
 
 @pytest.mark.parametrize("hold", [False, True])
 def test_a_draw_is_held_where_the_method_asks(hold: bool, make_method: Maker, batch_of: Batches) -> None:
-    method, batch = make_method(default(), hold=hold), large(batch_of)
+    method, batch = make_method(default(), hold=hold, gather=False), large(batch_of)
     method.look_std.fill_(1.0), method.rough_std.fill_(1.0), method.r_max.fill_(3.0)
     noise = [rng.normal([rng.generator(k)] * 3, (2, 32, 32)) for k in range(4)]
     asked = torch.full((3, K), 0.5)
     form = method.draw_form(batch, batch.x_ph, lambda k: noise[k % 4], look=asked, steps=2)
     away = (appearance.measure(method, form, batch, method.parts(batch)) - asked)[:, :8].abs().max()
     assert (away < 0.05) == hold
+
+
+def test_a_draw_is_gathered_before_it_is_held(make_method: Maker, batch_of: Batches) -> None:
+    """The same weights and noise, with and without."""
+    batch, noise = large(batch_of), [rng.normal([rng.generator(k)] * 3, (2, 32, 32)) for k in range(4)]
+    forms = {}
+    for gather, look in ((False, None), (True, None), (True, torch.full((3, K), 0.5))):
+        torch.manual_seed(0)
+        method = make_method(default(), gather=gather)
+        method.look_std.fill_(1.0), method.rough_std.fill_(1.0), method.r_max.fill_(3.0)
+        forms[gather, look is not None] = method.draw_form(batch, batch.x_ph, lambda k: noise[k % 4], look=look, steps=2)
+    share = coarse.lesion_share(method, batch, method.parts(batch))
+    assert torch.allclose(forms[True, False], gathering.gathered(forms[False, False], share, batch.present), atol=1e-6)
+    assert not torch.allclose(forms[True, False], forms[False, False], atol=0.01)
+    spread = appearance.measure(method, forms[True, True], batch, method.parts(batch))[:, 4:6]
+    assert spread.sub(0.5).abs().max() < 0.1, "the spread that was asked for, not what the smoothing left"
 
 
 def test_the_structures_step_teaches_what_is_told(method: PathoSyn, batch_of: Batches) -> None:

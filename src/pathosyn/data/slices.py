@@ -76,7 +76,7 @@ class Slices:
         self._all_channels = self.contrasts == self.header.contrasts
         self.subjects: list[str] = []
         self._full: list[tuple[int, int]] = []
-        self._origin: list[tuple[int, int]] = []
+        self._origin: list[tuple[int, int, int]] = []
         rows, present, depth = [], [], []
         held: dict[str, int] = {}
         with h5py.File(self.path, "r") as file:
@@ -94,7 +94,7 @@ class Slices:
                 self.subjects.append(name)
                 present.append(attributes["present"][self._channels])
                 self._full.append((int(attributes["full_shape"][1]), int(attributes["full_shape"][2])))
-                self._origin.append((int(attributes["origin"][1]), int(attributes["origin"][2])))
+                self._origin.append(tuple(int(n) for n in attributes["origin"]))  # type: ignore[arg-type]
                 depth.append(group["image"].shape[0])
         if not self.subjects:
             there = ", ".join(f"{count} {name}" for name, count in held.items()) or "none"
@@ -179,6 +179,10 @@ class Slices:
         plane = np.asarray(subject.planes[z])
         return (plane if self._all_channels else plane[self._channels]).astype(np.float32), subject.head[z].view(bool)
 
+    def origin_of(self, number: int) -> tuple[int, int, int]:
+        """z, y, x of the stored arrays of subject `number` within its working grid."""
+        return self._origin[number]
+
     def ground(self, row: int) -> np.ndarray:
         """1 on the head (foreground) in one row's window, (side, side) uint8."""
         number, z, y, x, side, _ = (int(v) for v in self.windows[row])
@@ -205,7 +209,7 @@ class Slices:
                 number = int(np.searchsorted(self._slice_ends, flat, side="right"))
                 z = flat - (int(self._slice_ends[number - 1]) if number else 0)
                 head, own = self._ground(number, z)
-                where = self._origin[number], self._full[number]
+                where = self._origin[number][1:], self._full[number]
                 found = holes.spot(rng, blend > 0, head, own, centre=centre, side=side, origin=where[0], full=where[1], lonely=attempt < 2)
                 if found is not None:
                     return self._covered(number, Window(z, *found[:2], side), found[2:], m, blend)

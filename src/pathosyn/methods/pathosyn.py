@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
-from pathosyn import alg1, appearance, coarse, decomposition, diffusion, losses, rng, scale
+from pathosyn import alg1, appearance, coarse, decomposition, diffusion, gathering, losses, rng, scale
 from pathosyn.config import Config
 from pathosyn.methods import Stage
 from pathosyn.networks import Critic, DeviationNetwork, SubstrateNetwork
@@ -235,6 +235,8 @@ class PathoSyn(nn.Module):
         if bound is not None and self.rough:
             bound = torch.cat([bound, torch.full_like(bound, coarse.FARTHEST)], dim=1)
         form = self._sample(self.coarse, shown, coarse.there(self, parts), over_cells, parts.known.repeat(1, several, 1, 1), bound, steps)
+        if self.config.method.gather:
+            form = gathering.gathered(form.float(), coarse.lesion_share(self, batch, parts), batch.present)
         return appearance.held(self, form, look, batch, parts) if self.config.method.hold and look is not None else form
 
     @torch.no_grad()
