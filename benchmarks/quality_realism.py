@@ -9,27 +9,14 @@ named is as the weights have it, `steps=20` for instance. On each training subje
 
 from __future__ import annotations
 
-import ast
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import judging
 
-from pathosyn.config import FREE
+from pathosyn.config import chosen
 from pathosyn.evaluate import realism
-
-
-def settings(text: str) -> dict[str, Any]:
-    """ "solver=ddim,steps=20" → {"solver": "ddim", "steps": 20}. ValueError for a field that decides what the weights mean."""
-    found = {}
-    for pair in text.split(","):
-        name, _, value = pair.partition("=")
-        if name not in FREE:
-            raise ValueError(f"{name}: expected one of {', '.join(FREE)}")
-        found[name] = ast.literal_eval(value) if value[:1].isdigit() or value in ("True", "False") else value
-    return found
 
 
 def main() -> None:
@@ -41,7 +28,7 @@ def main() -> None:
     config = loaded.method.config
     print("draw | windows judged | " + " | ".join(judging.REGIONS))
     for draw in given.draw:
-        loaded.method.config = replace(config, method=replace(config.method, **settings(draw)))
+        loaded.method.config = replace(config, method=chosen(config.method, draw))
         with tempfile.TemporaryDirectory() as folder:
             sets = judging.drawn(given.data, loaded, Path(folder), learn=given.learn, judge=given.judge)
             found = realism.pairs(given.data, sets, show=False)

@@ -1,7 +1,8 @@
 """Put a run's weights into the package: 16-bit, named, versioned, with their checksum in index.json.
 
-    python tools/ship_weights.py glioma runs/x/weights.safetensors --version 1 --what "T1, T1ce, FLAIR …"
+    python tools/ship_weights.py glioma runs/x/weights.safetensors --version 1 --what "T1, T1ce, FLAIR …" [--draw gather=True,steps=20]
 
+`--draw`: how it is to be drawn with them (fields of `pathosyn.config.FREE`), where that is not how they were trained to be.
 The first entry of index.json is the default; a name that is there already is replaced in its place.
 """
 
@@ -9,9 +10,11 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from pathosyn.checkpoint import load, save_weights
+from pathosyn.config import chosen
 from pathosyn.data.nifti import file_sha256
 
 FOLDER = Path(__file__).parent.parent / "src" / "pathosyn" / "weights"
@@ -24,8 +27,11 @@ def main() -> None:
     parser.add_argument("weights", type=Path)
     parser.add_argument("--version", required=True)
     parser.add_argument("--what", required=True)
+    parser.add_argument("--draw", default="")
     given = parser.parse_args()
     loaded = load(given.weights)
+    if given.draw:
+        loaded.method.config = replace(loaded.config, method=chosen(loaded.config.method, given.draw))
     path = FOLDER / f"{given.name}-{given.version}.safetensors"
     save_weights(path, loaded.method, loaded.provenance, half=True)
     index = FOLDER / "index.json"

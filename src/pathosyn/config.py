@@ -203,6 +203,25 @@ def going_on(trained: Config, asked: Config) -> Config:
     return replace(trained, method=method, networks=replace(trained.networks, critic=asked.networks.critic, coarse=coarse), train=asked.train)
 
 
+def chosen(method: Method, text: str) -> Method:
+    """The method with `FREE` decisions made anew: "solver=ddim,steps=50,hold=False". ValueError for others, which decide what the weights mean."""
+    found: dict[str, Any] = {}
+    for name, _, value in (pair.partition("=") for pair in text.split(",")):
+        if name not in FREE:
+            raise ValueError(f"{name}: expected one of {', '.join(FREE)}")
+        found[name] = value == "True" if value in ("True", "False") else _number(value)
+    return replace(method, **found)
+
+
+def _number(text: str) -> int | float | str:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
 def default() -> Method:
     """What we would ship."""
     return Method()

@@ -6,7 +6,7 @@ from dataclasses import fields, replace
 
 import pytest
 
-from pathosyn.config import FREE, MORE, Config, Geometry, Method, Networks, Train, Weights, default, from_dict, going_on, paper, to_dict
+from pathosyn.config import FREE, MORE, Config, Geometry, Method, Networks, Train, Weights, chosen, default, from_dict, going_on, paper, to_dict
 
 TRAINED = Config(contrasts=("t1", "flair"), geometry=Geometry(grow_mm=2.5), method=paper(), networks=Networks(sub=(8,) * 5, critic=(8, 8, 8)))
 ASKED = Config(contrasts=("t2",), method=default(), networks=Networks(critic=(16, 16, 16)), train=Train(steps=7, lr=0.5))
@@ -57,3 +57,15 @@ def test_a_config_survives_json() -> None:
         assert from_dict(Config, json.loads(json.dumps(to_dict(config)))) == config
     with pytest.raises(ValueError, match="Method has no field warp"):
         from_dict(Config, {"method": {"warp": 1}})
+
+
+def test_how_to_draw_may_be_chosen_anew_by_name() -> None:
+    made = chosen(default(), "solver=dpm2m,eta=0.5,steps=7,hold=False,gather=False")
+    assert made == replace(default(), solver="dpm2m", eta=0.5, steps=7, hold=False, gather=False)
+    assert chosen(made, "hold=True,gather=True") == replace(made, hold=True, gather=True)
+
+
+@pytest.mark.parametrize("text", ["prediction=eps", "coarse=1,tanh_delta=3", "nonsense=1", ""])
+def test_what_the_weights_mean_may_not(text: str) -> None:
+    with pytest.raises(ValueError, match="expected one of"):
+        chosen(default(), text)
