@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from pathosyn import coarse, decomposition
+from pathosyn import coarse, decomposition, surroundings
 from pathosyn.types import Flags, Image, LesionBatch
 
 if TYPE_CHECKING:
@@ -35,6 +35,21 @@ EVEN = 0.02
 """Units of the form: spreads below it are taken for chance."""
 SMOOTH = 0.25
 """Bandwidth of the smoothed bootstrap, in units of the spread over the training lesions."""
+
+
+def register(model: PathoSyn, contrasts: int) -> None:
+    """The model's buffers for all this, still empty."""
+    numbers, around = count(contrasts, rough=model.rough), surroundings.count(contrasts)
+    for name, shape in (("look_mean", (numbers,)), ("look_std", (numbers,)), ("looks", (ROWS, numbers)), ("looks_of", (ROWS, 2 + contrasts))):
+        model.register_buffer(name, torch.zeros(shape))
+    if attuned(model):
+        for name, shape in (("look_around_mean", (around,)), ("look_around_std", (around,)), ("look_map", (1 + around, numbers))):
+            model.register_buffer(name, torch.zeros(shape))
+
+
+def attuned(model: PathoSyn) -> bool:
+    """Whether the scan's healthy tissue has a say in what a lesion looks like."""
+    return model.config.method.attune and model.looking
 
 
 def count(contrasts: int, *, rough: bool) -> int:
@@ -145,15 +160,18 @@ def _power(matrix: Tensor, exponent: float) -> Tensor:
 
 @torch.no_grad()
 def remember(model: PathoSyn, batches: Iterable[LesionBatch]) -> dict[str, Any]:
-    """Measure the appearance of at most `ROWS` training windows into the model's `looks`; their units, too, where they are not known yet."""
+    """Measure the appearance of at most `ROWS` training windows into the model's `looks`; their units, too, where they are not known yet. Where the method
+    attunes, what the surroundings tell is learned, and `looks` holds what they leave open."""
     found: list[Tensor] = []
     origin: list[Tensor] = []
+    around: list[Tensor] = []
     number: dict[str, int] = {}
     for batch in batches:
         parts = model.parts(batch)
         x_sub = model.substrate(batch.x, parts.support, parts.known) if batch.x_sub is None else batch.x_sub
         form, _ = coarse.form(model, model.to_scaled(decomposition.deviation(batch.x, x_sub, parts.support * parts.known)), batch, x_sub, parts)
         found.append(_raw(model, form, batch, parts))
+        around.append(surroundings.numbers(batch.x, parts.support, batch.present))
         subject = torch.tensor([number.setdefault(name, len(number)) for name in batch.subject], device=batch.x.device)
         origin.append(torch.cat([subject[:, None], pixels(batch)[:, None], batch.present], dim=1).float())
     raw, rows = torch.cat(found)[:ROWS], torch.cat(origin)[:ROWS]
@@ -166,7 +184,12 @@ def remember(model: PathoSyn, batches: Iterable[LesionBatch]) -> dict[str, Any]:
         learned = {"look_mean": model.look_mean.tolist(), "look_std": model.look_std.tolist()}
     model.looks.zero_()
     model.looks_of.zero_()
-    model.looks[: len(raw)] = (raw - model.look_mean) / model.look_std.clamp(min=1e-3) * known
+    looks = (raw - model.look_mean) / model.look_std.clamp(min=1e-3) * known
+    if attuned(model):
+        beside = torch.cat(around)[:ROWS]
+        surroundings.learn(model, beside, looks, known, rows[:, 0])
+        looks = (looks - surroundings.told(model, beside)) * known
+    model.looks[: len(raw)] = looks
     model.looks_of[: len(rows)] = rows
     return learned
 
@@ -176,8 +199,9 @@ def pixels(batch: LesionBatch) -> Tensor:
     return (batch.m > 0).sum(dim=(1, 2, 3)).to(batch.x.device)
 
 
-def drawn(model: PathoSyn, areas: Tensor, present: Flags, stream: torch.Generator) -> Tensor | None:
-    """(n, K): the appearance of a new lesion in its n windows with `areas` (n,) pixels of lesion each, `present` (C,); None where no appearance is known.
+def drawn(model: PathoSyn, areas: Tensor, present: Flags, around: Tensor | None, stream: torch.Generator) -> Tensor | None:
+    """(n, K): the appearance of a new lesion in its n windows with `areas` (n,) pixels of lesion each, `present` (C,), in a scan with the surroundings
+    `around` (N,), where the method asks for them; None where no appearance is known.
 
     One training lesion that has the contrasts is chosen, the likelier the nearer its largest slice is in area; each window takes the mean over that lesion's
     slices, weighed by how near they are in area; and the whole is moved a little, the same for all windows (a smoothed bootstrap: Silverman and Young 1987)."""
@@ -196,5 +220,8 @@ def drawn(model: PathoSyn, areas: Tensor, present: Flags, stream: torch.Generato
     score = -0.5 * ((areas.max() - largest) / NEAR_LARGEST) ** 2 + gumbel[subjects.long()]
     mine = of[:, 0] == subjects[score.argmax()]
     weight = (-0.5 * ((areas[:, None] - log_area[mine][None]) / NEAR_SLICE) ** 2).softmax(dim=1)
-    moved = weight @ looks[mine] + SMOOTH * torch.randn(looks.shape[1], generator=stream)
-    return (moved / (1.0 + SMOOTH**2) ** 0.5 * _known(present[None].cpu(), rough=model.rough)).to(model.looks.device)
+    spread = looks.std(dim=0, correction=0) if attuned(model) else torch.ones(looks.shape[1])
+    moved = (weight @ looks[mine] + SMOOTH * spread * torch.randn(looks.shape[1], generator=stream)) / (1.0 + SMOOTH**2) ** 0.5
+    if attuned(model) and around is not None:
+        moved = moved + surroundings.told(model, around[None].to(model.looks.device)).cpu()
+    return (moved * _known(present[None].cpu(), rough=model.rough)).to(model.looks.device)

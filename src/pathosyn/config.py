@@ -95,6 +95,8 @@ class Method:
     appearance: bool = True
     """The network that draws the coarse form is told what the lesion is to look like: a few numbers (`appearance.measure`) of the lesion itself in training,
     of a training lesion of such a size at the draw."""
+    attune: bool = True
+    """What the scan's healthy tissue tells of a lesion's appearance (`surroundings`) is taken from there, and only the rest from a training lesion."""
     hold: bool = True
     """The drawn form is moved to the appearance that was asked for (`appearance.held`): told, the network comes near it, not to it."""
     gather: bool = True
@@ -188,7 +190,7 @@ FREE = (
 """The decisions that may change between a training and the one that goes on from its weights: how to train and how to draw, not what a number means."""
 
 
-MORE = ("grain", "roughness", "appearance")
+MORE = ("grain", "roughness", "appearance", "attune")
 """What a network may be shown on top of what it was trained with; what it knows it keeps."""
 
 
@@ -253,6 +255,7 @@ def paper() -> Method:
         coarse=1,
         cells="deviation",
         appearance=False,
+        attune=False,
         hold=False,
         gather=False,
         adversary=0.0,

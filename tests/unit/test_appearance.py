@@ -96,7 +96,7 @@ def test_training_blurs_it_and_is_silent_now_and_then() -> None:
 
 
 def test_remembered_are_the_training_lesions_in_units_of_their_spread(make_method: Maker, batch_of: Batches, monkeypatch: pytest.MonkeyPatch) -> None:
-    method, batch = make_method(default()), batch_of(8, present=[[1, 1]] * 6 + [[1, 0]] * 2)
+    method, batch = make_method(default(), attune=False), batch_of(8, present=[[1, 1]] * 6 + [[1, 0]] * 2)
     monkeypatch.setattr(method.sub, "forward", lambda *_: batch.x_ph)
     batch = replace(batch, subject=["a", "a", "b", "b", "b", "c", "d", "d"])
     found = method.begin("structure", [batch])
@@ -133,12 +133,12 @@ BOTH, FIRST = torch.tensor([True, True]), torch.tensor([True, False])
 
 def draws(method: PathoSyn, areas: Sequence[float], present: Tensor = BOTH, count: int = 200) -> Tensor:
     """(count, n, K)."""
-    made = [appearance.drawn(method, torch.tensor(areas), present, rng.generator(i)) for i in range(count)]
+    made = [appearance.drawn(method, torch.tensor(areas), present, None, rng.generator(i)) for i in range(count)]
     return torch.stack([one for one in made if one is not None])
 
 
 def test_nothing_remembered_is_nothing_told(method: PathoSyn, batch_of: Batches) -> None:
-    assert appearance.drawn(method, torch.tensor([50.0]), BOTH, rng.generator(0)) is None and method.look(batch_of(), 0) is None
+    assert appearance.drawn(method, torch.tensor([50.0]), BOTH, None, rng.generator(0)) is None and method.look(batch_of(), 0) is None
     assert method.synthesize(batch_of(), controls=Controls(), steps=2).r.isfinite().all()
 
 

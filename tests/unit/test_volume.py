@@ -188,11 +188,35 @@ def test_every_window_of_a_lesion_looks_like_one_training_lesion(spread: Target,
         volume.deviation(method, spread, spread.x, noise_field(spread, 1.0, 2.0, 0), key=(key,), steps=None, device=CPU)
         areas, shown = (torch.cat(part) for part in zip(*given, strict=True))
         assert len(areas) == len(spread.windows) == 5 and torch.equal(shown[:1].expand(5, -1), shown), "one lesion of one slice: the same in all"
-        wanted = appearance.drawn(method, areas, torch.ones(2, dtype=torch.bool), rng.generator(key, "appearance"))
+        wanted = appearance.drawn(method, areas, torch.ones(2, dtype=torch.bool), None, rng.generator(key, "appearance"))
         assert wanted is not None and torch.equal(shown, wanted)
         assert key not in looks or torch.equal(looks[key], shown)
         looks[key] = shown
     assert not torch.equal(looks["a"], looks["b"])
+
+
+def test_the_surroundings_of_all_windows_are_taken_together(spread: Target, make_method: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """One scan tells one thing, though its windows see different parts of it."""
+    from pathosyn import surroundings
+
+    method, seen = make_method(default()), []
+    monkeypatch.setattr(surroundings, "LEAST", 1)
+    method.look_around_std.fill_(1.0), method.look_map.fill_(0.1)
+    method.looks_of[0] = torch.tensor([0.0, 50.0, 1.0, 1.0])
+
+    def draw(batch: LesionBatch, x_sub: Tensor, noise: Callable[[int], Tensor], *, look: Tensor, steps: int | None) -> Tensor:
+        seen.append((surroundings.numbers(batch.x, method.parts(batch).support, batch.present), look))
+        return x_sub
+
+    monkeypatch.setattr(method, "draw", draw)
+    told = []
+    for x in (spread.x, spread.x + np.float32(0.25)):
+        seen.clear()
+        volume.deviation(method, replace(spread, x=x), x, noise_field(spread, 1.0, 2.0, 0), key=("a",), steps=None, device=CPU)
+        around, looks = (torch.cat(part) for part in zip(*seen, strict=True))
+        assert torch.equal(looks, looks[:1].expand_as(looks)) and not torch.allclose(around[0], around[1], atol=1e-3)
+        told.append(looks[0] - surroundings.told(method, around.nanmean(dim=0, keepdim=True))[0])
+    assert torch.allclose(*told, atol=1e-5), "the rest is the training lesion's, whatever the scan"
 
 
 @pytest.mark.parametrize("pixels, largest", [(1, 1), (2 * 32**2, 2), (10**9, 4)])

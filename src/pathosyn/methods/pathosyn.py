@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
-from pathosyn import alg1, appearance, coarse, decomposition, diffusion, gathering, losses, rng, scale
+from pathosyn import alg1, appearance, coarse, decomposition, diffusion, gathering, losses, rng, scale, surroundings
 from pathosyn.config import Config
 from pathosyn.methods import Stage
 from pathosyn.networks import Critic, DeviationNetwork, SubstrateNetwork
@@ -47,6 +47,9 @@ class PathoSyn(nn.Module):
     look_std: Tensor
     looks: Tensor
     looks_of: Tensor
+    look_around_mean: Tensor
+    look_around_std: Tensor
+    look_map: Tensor
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -68,10 +71,7 @@ class PathoSyn(nn.Module):
             self.register_buffer("rough_mean", torch.zeros(contrasts))
             self.register_buffer("rough_std", torch.zeros(contrasts))
         if self.looking:
-            for name, width in (("look_mean", looks), ("look_std", looks)):
-                self.register_buffer(name, torch.zeros(width))
-            for name, width in (("looks", looks), ("looks_of", 2 + contrasts)):
-                self.register_buffer(name, torch.zeros(appearance.ROWS, width))
+            appearance.register(self, contrasts)
         self.schedule = diffusion.linear_schedule(method.timesteps, start=method.beta_start, end=method.beta_end, zero_terminal_snr=method.zero_terminal_snr)
 
     @property
@@ -277,7 +277,8 @@ class PathoSyn(nn.Module):
         if not self.looking:
             return None
         keys = [rng.generator(seed, subject, "appearance") for subject in batch.subject]
-        rows = [appearance.drawn(self, appearance.pixels(batch)[b : b + 1], batch.present[b], key) for b, key in enumerate(keys)]
+        areas, around = appearance.pixels(batch), surroundings.numbers(batch.x, self.parts(batch).support, batch.present)
+        rows = [appearance.drawn(self, areas[b : b + 1], batch.present[b], around[b], key) for b, key in enumerate(keys)]
         return torch.cat([row for row in rows if row is not None]) if rows[0] is not None else None
 
     @torch.no_grad()
