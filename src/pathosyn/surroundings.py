@@ -32,7 +32,9 @@ def count(contrasts: int) -> int:
 
 def numbers(x: Image, support: Mask, present: Flags) -> Tensor:
     """(B, N): mean and spread of tissue (`texture.own_detail`) by contrast, the logarithm of its grain's spread, and `QUANTILES` of all that is seen, one after
-    the other, each for all contrasts; per pair of contrasts their correlation in tissue. Nothing of x (B, C, H, W) on the support is used; NaN for a contrast that is missing, or little seen."""
+    the other, each for all contrasts; per pair of contrasts their correlation in tissue.
+
+    Nothing of x (B, C, H, W) on the support is used; NaN for a contrast that is missing, or little seen."""
     known, visible = present.to(x.device)[:, :, None, None], 1.0 - support.float()
     x = torch.where(known & (visible > 0), x.float(), 0.0)
     tissue = texture.own_detail(x, visible)[1]
