@@ -89,13 +89,23 @@ def test_a_linear_relation_is_found(method: PathoSyn, monkeypatch: pytest.Monkey
 
 def test_the_penalty_draws_to_the_mean(method: PathoSyn, monkeypatch: pytest.MonkeyPatch) -> None:
     around, looks = planted()
-    monkeypatch.setattr(surroundings, "PENALTY", 1e6)
+    monkeypatch.setattr(surroundings, "PENALTY", 1e9)
     surroundings.learn(method, around, looks, torch.ones(400, K), torch.arange(400))
     assert torch.allclose(surroundings.told(method, around), looks.mean(dim=0).expand(400, K), atol=1e-3)
 
 
+def test_few_subjects_tell_less(method: PathoSyn) -> None:
+    """The same windows, as four hundred subjects and as eight."""
+    around, looks = planted()
+    spread = []
+    for subjects in (torch.arange(400), torch.arange(400) % 8):
+        surroundings.learn(method, around, looks, torch.ones(400, K), subjects)
+        spread.append(float(surroundings.told(method, around)[:, 2].std()))
+    assert spread[1] < 0.6 * spread[0] and spread[0] == pytest.approx(float(looks[:, 2].std()), rel=0.1)
+
+
 def test_subjects_weigh_the_same_and_unknown_looks_do_not_count(method: PathoSyn, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(surroundings, "PENALTY", 1e6)
+    monkeypatch.setattr(surroundings, "PENALTY", 1e9)
     around, known = torch.randn(12, N), torch.ones(12, K)
     looks = torch.tensor([1.0] * 10 + [3.0, 100.0])[:, None].expand(12, K).clone()
     known[11, 0] = 0.0
