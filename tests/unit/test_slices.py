@@ -44,6 +44,28 @@ def same(a: LesionBatch, b: LesionBatch) -> bool:
     return tensors and a.subject == b.subject and a.z == b.z
 
 
+def test_a_hole_is_placed_in_the_coordinates_of_the_whole_grid(roomy: Slices, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The crop's rows and columns, not its slices, say where a head lies."""
+    given = []
+
+    def place(*args: object, **options: object) -> tuple[int, int, int, int] | None:
+        given.append((options["origin"], options["full"]))
+        return spot(*args, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("pathosyn.data.holes.spot", place)
+    roomy.healthy([np.random.default_rng(i) for i in range(6)], next(iter(roomy.sides)))
+    with h5py.File(roomy.path, "r") as file:
+        crops = {tuple(group.attrs["origin"]): tuple(group.attrs["full_shape"]) for group in file["subjects"].values()}
+    assert any(z != y for z, y, _ in crops), "or the test sees no difference"
+    assert given and all(any(origin == where[1:] and full == shape[1:] for where, shape in crops.items()) for origin, full in given)
+    assert [roomy.origin_of(n) for n in range(len(roomy.subjects))] == _origins(roomy)
+
+
+def _origins(slices: Slices) -> list[tuple[int, ...]]:
+    with h5py.File(slices.path, "r") as file:
+        return [tuple(int(n) for n in file["subjects"][name].attrs["origin"]) for name in slices.subjects]
+
+
 def test_lesion_windows_are_the_stored_pixels(path: Path) -> None:
     slices = Slices(path, "train")
     assert sum(slices.sides.values()) == len(slices.windows) > 0
