@@ -77,8 +77,10 @@ def smooth(m: Mask, *, sigma: float) -> Soft:
     offsets = torch.arange(-radius, radius + 1, dtype=m.dtype, device=m.device)
     kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
     kernel = kernel / kernel.sum()
-    rows = conv2d(m, kernel.view(1, 1, -1, 1), padding=(radius, 0))
-    return conv2d(rows, kernel.view(1, 1, 1, -1), padding=(0, radius)).clip(0.0, 1.0)
+    # A blend map in bf16 has steps of 1/256, which are seen.
+    with torch.autocast(m.device.type, enabled=False):
+        rows = conv2d(m, kernel.view(1, 1, -1, 1), padding=(radius, 0))
+        return conv2d(rows, kernel.view(1, 1, 1, -1), padding=(0, radius)).clip(0.0, 1.0)
 
 
 def feather(distance: Field, *, grow_mm: float, feather_mm: float) -> Field:

@@ -251,6 +251,14 @@ def test_roughness_is_the_rms_of_what_the_cells_do_not_hold() -> None:
     assert float(dec.roughness(chequers * support, cells, there, support, 4)[0, 0, 7, 4]) == pytest.approx(1.0, abs=0.05), "on the support alone"
 
 
+def test_the_printed_blend_map_keeps_its_precision_under_autocast() -> None:
+    m = torch.zeros(1, 1, 32, 32)
+    m[..., 10:20, 8:24] = 1.0
+    with torch.autocast("cpu", torch.bfloat16):
+        found = dec.smooth(m, sigma=2.0)
+    assert found.dtype == torch.float32 and torch.equal(found, dec.smooth(m, sigma=2.0))
+
+
 def test_a_smooth_cells_roughness_has_a_finite_slope() -> None:
     field, support = torch.zeros(1, 1, 16, 16, requires_grad=True), torch.ones(1, 1, 16, 16)
     cells, there = dec.coarsen(field, support, 4)
