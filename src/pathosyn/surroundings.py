@@ -37,12 +37,12 @@ def numbers(x: Image, support: Mask, present: Flags) -> Tensor:
     Nothing of x (B, C, H, W) on the support is used; NaN for a contrast that is missing, or little seen."""
     known, visible = present.to(x.device)[:, :, None, None], 1.0 - support.float()
     x = torch.where(known & (visible > 0), x.float(), 0.0)
-    tissue = texture.own_detail(x, visible)[1]
+    detail, tissue = texture.own_detail(x, visible)
     size = tissue.sum(dim=(2, 3)).clamp(min=1.0)
     mean = (x * tissue).sum(dim=(2, 3)) / size
     apart = (x - mean[:, :, None, None]) * tissue
     std = (apart.square().sum(dim=(2, 3)) / size).sqrt()
-    grain = (texture.own_spread(x, visible)[:, :, 0, 0] + 0.02).log()
+    grain = ((detail.square().sum(dim=(2, 3)) / size).sqrt() + 0.02).log()
     seen = torch.where(visible > 0, x, torch.nan).flatten(2)
     quantiles = torch.nanquantile(seen, torch.tensor(QUANTILES, device=x.device), dim=2).movedim(0, 1).flatten(1)
     pairs = list(combinations(range(x.shape[1]), 2))

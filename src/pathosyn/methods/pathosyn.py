@@ -277,7 +277,8 @@ class PathoSyn(nn.Module):
         if not self.looking:
             return None
         keys = [rng.generator(seed, subject, "appearance") for subject in batch.subject]
-        areas, around = appearance.pixels(batch), surroundings.numbers(batch.x, self.parts(batch).support, batch.present)
+        areas, attuned = appearance.pixels(batch), appearance.attuned(self)
+        around = surroundings.numbers(batch.x, self.parts(batch).support, batch.present) if attuned else [None] * len(batch)
         rows = [appearance.drawn(self, areas[b : b + 1], batch.present[b], around[b], key) for b, key in enumerate(keys)]
         return torch.cat([row for row in rows if row is not None]) if rows[0] is not None else None
 
