@@ -14,6 +14,7 @@ import torch
 from pathosyn.checkpoint import Loaded, load
 from pathosyn.data.synthetic import SyntheticSet
 from pathosyn.evaluate import realism
+from pathosyn.evaluate.statistics import Interval, bootstrap
 from pathosyn.generate import generate
 from pathosyn.weights import find
 
@@ -48,12 +49,12 @@ def ready(given: argparse.Namespace) -> Loaded:
     return load(find(given.weights))
 
 
-def drawn(data: Path, loaded: Loaded, folder: Path, *, learn: int, judge: int) -> list[SyntheticSet]:
+def drawn(data: Path, loaded: Loaded, folder: Path, *, learn: int, judge: int, seed: int = 0) -> list[SyntheticSet]:
     """What the trees learn from and are judged on: a set on `learn` windows of each training subject, one on `judge` of each validation subject."""
     sets = []
     for purpose, partition, count in (("train", "train", learn), ("evaluate", "validation", judge)):
         out = folder / partition
-        generate(data, out, loaded, purpose=purpose, partition=partition, per_subject=count, progress=False)  # type: ignore[arg-type]
+        generate(data, out, loaded, purpose=purpose, partition=partition, per_subject=count, seed=seed, progress=False)  # type: ignore[arg-type]
         sets.append(SyntheticSet(out))
     return sets
 
@@ -77,3 +78,22 @@ def pairs(found: Sequence[Seen], name: str) -> realism.Pairs:
 def row(found: realism.Pairs) -> str:
     """Windows judged, then the AUC in each of `REGIONS`."""
     return " | ".join([str(int(found.judged.sum() // 2)), *(str(realism.trees(found, region)[0]) for region in REGIONS)])
+
+
+def gap(found: realism.Pairs) -> Interval:
+    """How far drawn lesions lie from the real ones they stand for: the mean over the trees' lesion features of |drawn - real|, in units of the real lesions'
+    spread, the difference being the mean over the judged subjects. Where every judge tells all of them (AUC near 1) this one still has a scale."""
+    names = [name for name in found.table if str(name).startswith(realism.REGIONS["lesion"])]
+    values, fake = found.table[names].to_numpy(float)[found.judged], found.fake[found.judged]
+    subjects = found.subjects[found.judged][fake]
+    spread = np.nanstd(values[~fake], axis=0)
+    apart = (values[fake] - values[~fake])[:, spread > 0] / spread[spread > 0]  # real and drawn windows are listed in turn
+    members = [apart[subjects == one] for one in np.unique(subjects)]
+    known = np.stack([np.isfinite(each).any(axis=0) for each in members])
+    per = np.stack([np.where(k, np.nansum(each, axis=0) / np.isfinite(each).sum(axis=0).clip(1), np.nan) for each, k in zip(members, known, strict=True)])
+
+    def mean(rows: np.ndarray) -> float:
+        seen = known[rows].any(axis=0)
+        return float(np.abs(np.nanmean(per[rows][:, seen], axis=0)).mean())
+
+    return bootstrap(mean, [str(i) for i in range(len(per))])

@@ -5,7 +5,8 @@
 Every row is trained by `fit()` into a run folder of its own under --runs (the same command resumes, and a row that is done is not trained again), at scale
 `tiny`, for the same number of optimiser steps on the same number of window pixels a step; then `--learn` windows of each training subject and `--judge` of
 each validation subject are drawn, and the trees are asked, as in quality_realism.py. A row needs its data: the rows of `--also NAME=FILE` are skipped
-without it (`biharmonic`: prepared with --inpaint biharmonic; `feather-…`, `margin-…`: with that --geometry). Lower is better, .5 is indistinguishable.
+without it (`biharmonic`: prepared with --inpaint biharmonic; `feather-…`, `margin-…`: with that --geometry). Lower is better: AUC .5 is indistinguishable,
+and `gap` (judging.gap) is 0 for a method whose lesions have the real ones' numbers on the average.
 """
 
 from __future__ import annotations
@@ -71,10 +72,10 @@ CHANGES: dict[str, Change] = {
 }
 
 
-def config_of(change: Change, data: Path, contrasts: tuple[str, ...], steps: int) -> Config:
+def config_of(change: Change, data: Path, contrasts: tuple[str, ...], steps: int, batch_pixels: int) -> Config:
     """The config of a row."""
     networks, train = scaled("tiny")
-    budget = {"steps": steps, "validate_every": steps, "checkpoint_every": max(1, steps // 5)}
+    budget = {"steps": steps, "batch_pixels": batch_pixels, "validate_every": steps, "checkpoint_every": max(1, steps // 5)}
     given = dict(change.method)
     method: Method = paper() if given.pop("paper", False) else default()
     return Config(contrasts, read_header(data).geometry, replace(method, **given), networks, Train(**{**vars(train), **budget, **change.train}))
@@ -85,6 +86,7 @@ def main() -> None:
     parser = judging.arguments(__doc__, learn=4, judge=20, weights=False)
     parser.add_argument("--runs", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--batch-pixels", type=int, default=32768)
     parser.add_argument("--contrasts", nargs="+", default=["t1", "t1ce", "flair"])
     parser.add_argument("--only", nargs="+", choices=list(CHANGES), default=list(CHANGES))
     parser.add_argument("--also", nargs="+", default=[], metavar="NAME=FILE")
@@ -92,7 +94,7 @@ def main() -> None:
     if given.threads:
         torch.set_num_threads(given.threads)
     files = {"": given.data, **{name: Path(path) for name, _, path in (text.partition("=") for text in given.also)}}
-    print("change | training, s | windows judged | " + " | ".join(judging.REGIONS), flush=True)
+    print("change | training, s | gap | windows judged | " + " | ".join(judging.REGIONS), flush=True)
     for name in given.only:
         change = CHANGES[name]
         if change.data not in files:
@@ -100,11 +102,12 @@ def main() -> None:
             continue
         data, run = files[change.data], given.runs / name.replace(" ", "-").replace(",", "").replace(".", "").replace("=", "")
         begun = time.perf_counter()
-        weights = fit(data, run, config_of(change, data, tuple(given.contrasts), given.steps), device="cpu", progress=False)
+        weights = fit(data, run, config_of(change, data, tuple(given.contrasts), given.steps, given.batch_pixels), device="cpu", progress=False)
         spent = time.perf_counter() - begun
         with tempfile.TemporaryDirectory() as folder:
             sets = judging.drawn(data, load(weights), Path(folder), learn=given.learn, judge=given.judge)
-            print(f"{name} | {spent:.0f} | {judging.row(realism.pairs(data, sets, show=False))}", flush=True)
+            found = realism.pairs(data, sets, show=False)
+            print(f"{name} | {spent:.0f} | {judging.gap(found)} | {judging.row(found)}", flush=True)
 
 
 if __name__ == "__main__":

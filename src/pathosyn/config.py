@@ -101,6 +101,8 @@ class Method:
     """The drawn form is moved to the appearance that was asked for (`appearance.held`): told, the network comes near it, not to it."""
     gather: bool = True
     """Before that the drawn form is smoothed within its regions (`gathering.gathered`): left alone, a large lesion is mottled."""
+    redraw: int = 4
+    """How many coarse forms are drawn for a lesion, of which the one that looks most like a real one is kept (`redraw`); 1: the first."""
     level: int = 60
     """The t of the last call. Its noise hides the seams of the cells, and not their means."""
     adversary: float = 0.0
@@ -180,6 +182,7 @@ FREE = (
     "coarse",
     "hold",
     "gather",
+    "redraw",
     "level",
     "adversary",
     "low",
@@ -258,6 +261,7 @@ def paper() -> Method:
         attune=False,
         hold=False,
         gather=False,
+        redraw=1,
         adversary=0.0,
         patches=0.0,
         # Through Eq. 12 an error in ε̂ is 157 times larger in r̂_0 at T: with λ = 1 these two would be all of Eq. 15.

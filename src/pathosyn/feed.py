@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from pathosyn.types import LesionBatch
 
 STATISTICS_WINDOWS = 1024
+FEW_WINDOWS = 256
+"""Where lesions are drawn on each of them."""
 AHEAD = 3
 
 
@@ -59,9 +61,10 @@ class Windows:
 
     slices: Slices
     device: torch.device
+    count: int = STATISTICS_WINDOWS
 
     def __iter__(self) -> Iterator[LesionBatch]:
-        return (batch.to(self.device) for batch in evenly(self.slices, STATISTICS_WINDOWS))
+        return (batch.to(self.device) for batch in evenly(self.slices, self.count))
 
 
 def filled(method: PathoSyn, slices: Slices, fabric: Fabric) -> Slices:
