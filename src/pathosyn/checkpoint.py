@@ -112,6 +112,7 @@ def _read(path: Path, *, tensors: bool = True) -> tuple[Config, Provenance, dict
         header = json.loads(raw)
         if header["version"] in BEFORE:
             header["config"]["method"] = BEFORE[header["version"]] | header["config"]["method"]
+            header["config"]["geometry"] = {"stop_at_fluid": False} | header["config"]["geometry"]
         elif header["version"] != VERSION:
             raise refuse(path, found=f"weights of format {header['version']}", expected=f"format {VERSION}", remedy="use the pathosyn version that wrote them")
         return from_dict(Config, header["config"]), from_dict(Provenance, header["provenance"]), values

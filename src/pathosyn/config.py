@@ -24,6 +24,8 @@ class Geometry:
     """S is 1 on the lesion grown by this much: manual masks cut the infiltrating rim short by 1-2 px."""
     feather_mm: float = 3.0
     """S falls smoothly from 1 to 0 over this distance beyond the grown lesion."""
+    stop_at_fluid: bool = True
+    """Beyond the mask S is 0 on fluid and bone (`data.tissue.solid`): a lesion's rim does not run into ventricles and sulci."""
     margin_mm: float = 10.0
     """Healthy context that a window shows around the support at the least."""
     buckets: tuple[int, ...] = (64, 96, 128, 160, 192, 256)

@@ -87,6 +87,40 @@ def test_outside_the_support_every_stored_voxel_is_the_files_own(
                 assert after.header[field].tobytes() == before.header[field].tobytes(), field
 
 
+@pytest.mark.parametrize("case", ["int16 as BraTS", "fine pixels"])
+def test_fluid_beside_the_lesion_stays(
+    insert: Cli, restore: Callable[..., Path], storage: Callable[..., Any], read: Callable[[Path], Any], reach: Any, tmp_path: Path, case: str
+) -> None:
+    """Voxels around the mask that are dark in T1 and FLAIR are the file's own afterwards; those that are dark in one of them may change."""
+    how = storage(**STORAGES[case])
+    source = restore(tmp_path / "in" / "case", how)
+    seg = read(source / f"case_seg{how.suffix}")
+    mask = np.asarray(seg.canonical()) > 0
+    middle = int(np.argwhere(mask)[:, 0].mean())
+    around = reach(mask, seg.spacing) & ~mask
+    wet, dark_in_one = around.copy(), around.copy()
+    wet[:middle], dark_in_one[middle:] = False, False
+    for contrast, where in (("t1", wet), ("flair", wet | dark_in_one)):
+        path = source / f"case_{contrast}{how.suffix}"
+        volume = nib.load(path)
+        stored = np.asarray(volume.dataobj).copy()
+        canonical = nib.as_closest_canonical(nib.Nifti1Image(where.astype(np.uint8), nib.as_closest_canonical(volume).affine))
+        there = np.asarray(nib.orientations.apply_orientation(np.asarray(canonical.dataobj), _orientation(volume))) > 0
+        stored[there] = np.quantile(stored[stored > 0], 0.02)
+        nib.save(nib.Nifti1Image(stored, volume.affine, volume.header), path)
+    assert insert(source, tmp_path / "out", "--severity", 1.5) == 0
+    (result,) = results(tmp_path / "out")
+    before, after = read(source / f"case_t1{how.suffix}"), read(result / f"case-r00_t1{how.suffix}")
+    differs = after.canonical() != before.canonical()
+    assert not differs[wet].any() and differs[dark_in_one].any() and differs[mask].mean() > 0.6
+
+
+def _orientation(image: Any) -> Any:
+    """From RAS+ axes to the image's own."""
+    ras = nib.orientations.axcodes2ornt("RAS")
+    return nib.orientations.ornt_transform(ras, nib.orientations.io_orientation(image.affine))
+
+
 def test_nibabel_reads_what_was_written(insert: Cli, restore: Callable[..., Path], storage: Callable[..., Any], tmp_path: Path) -> None:
     """Scaled values, affine, and a note that this scan is synthetic; a map for each contrast on the same grid."""
     source = restore(tmp_path / "in" / "case", storage(slope=0.5, inter=-3.0, axes="PIR"))
