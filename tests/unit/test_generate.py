@@ -260,6 +260,19 @@ def test_a_set_drawn_on_other_data_is_refused(data: Path, sets: dict[str, Synthe
         sets["real"].origin = kept
 
 
+def test_realism_is_told_beside_copy_paste(data: Path, sets: dict[str, SyntheticSet], monkeypatch: pytest.MonkeyPatch) -> None:
+    from pathosyn.evaluate import realism
+
+    monkeypatch.setattr(realism, "SEEDS", 1)
+    some = {name: [sets[name]] for name in ("real", "copy-paste")}
+    table = realism.measure(data, some, judges=["trees"], show=False).set_index(["method", "region"])
+    for region in realism.REGIONS:
+        beside = table.loc[("real", region), "auc"] - table.loc[("copy-paste", region), "auc"]
+        assert table.loc[("real", region), "beside"] == pytest.approx(beside)
+    assert table.loc["copy-paste", "beside"].isna().all() and table.loc["real vs real", "beside"].isna().all()
+    assert "beside" not in realism.measure(data, {"real": [sets["real"]]}, judges=["trees"], show=False)
+
+
 def test_appearance_of_the_real_is_the_reals_and_of_the_healed_is_not(data: Path, sets: dict[str, SyntheticSet]) -> None:
     from pathosyn.evaluate import appearance
 

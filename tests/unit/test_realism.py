@@ -144,6 +144,27 @@ def test_judge_auc_is_that_of_the_scores(softened: Pairs) -> None:
     assert [realism.judge_auc(sign * fake, softened).value for sign in (1, -1, 0)] == [1.0, 0.0, 0.5]
 
 
+def test_a_difference_is_taken_over_the_same_subjects_for_both(softened: Pairs) -> None:
+    """Two methods of which one is told in every subject but s0, the other in none: 1 - ½ on the whole, less where a resample takes s0 often."""
+    fake = softened.fake.astype(float)
+    told = np.where(softened.subjects == "s0", 0.0, fake)
+    one, other = realism.Scores(told, softened), realism.Scores(np.zeros(len(fake)), softened)
+    found = realism.difference(one, other)
+    assert found.value == pytest.approx(realism.judge_auc(told, softened).value - 0.5) and found.subjects == 10
+    assert found.low < found.value < found.high == pytest.approx(0.5)
+    back = realism.difference(other, one)
+    assert (back.value, back.low, back.high) == pytest.approx((-found.value, -found.high, -found.low))
+    same = realism.difference(one, one)
+    assert (same.value, same.low, same.high) == (0.0, 0.0, 0.0), "what varies between subjects varies for both alike"
+
+
+def test_a_difference_is_over_judged_subjects_that_both_have(softened: Pairs) -> None:
+    few = replace(softened, judged=np.isin(softened.subjects, ["s1", "s2", "s3"]))
+    fake = softened.fake.astype(float)
+    found = realism.difference(realism.Scores(fake, few), realism.Scores(-fake, softened))
+    assert (found.value, found.subjects) == (1.0, 3)
+
+
 def test_real_halves_are_real_windows_only(softened: Pairs) -> None:
     halves = realism.real_halves(softened)
     assert len(halves.fake) == len(halves.table) == int((~softened.fake).sum()) and 0.2 < halves.fake.mean() < 0.8
@@ -153,7 +174,7 @@ def test_real_halves_are_real_windows_only(softened: Pairs) -> None:
 
 
 def test_every_judge_and_region_has_its_row(softened: Pairs) -> None:
-    rows = realism._judged("ours", softened, ("trees",), show=False)
+    rows = [row for row, _ in realism._judged("ours", softened, ("trees",), show=False)]
     assert [row["region"] for row in rows] == list(realism.REGIONS) and {row["judge"] for row in rows} == {"trees"}
     assert all(row["windows"] == 30 and row["subjects"] == 10 and row["low"] <= row["auc"] <= row["high"] for row in rows)
 

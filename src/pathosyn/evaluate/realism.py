@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -164,36 +164,54 @@ def network(found: Pairs, region: str, *, seed: int = 0, steps: int = cnn.STEPS)
 
 def measure(data: str | Path, sets: Mapping[str, Sequence[SyntheticSet]], *, judges: Sequence[str] = ("trees", "cnn"), show: bool = True) -> pd.DataFrame:
     """A row a method, judge and region: auc, low, high, subjects, windows. `real` beside `real`, which every table needs, is made here: half of the
-    first method's real windows pass as drawn."""
-    rows = []
+    first method's real windows pass as drawn. Where a set is of copy-pasted lesions, `beside`, `beside_low` and `beside_high` are the AUC less that set's,
+    over the same resampled subjects."""
+    rows: list[dict[str, Any]] = []
+    scores: list[Scores] = []
     for name, some in sets.items():
         found = pairs(data, some, views="cnn" in judges, show=show)
-        rows += _judged(name, found, judges, show=show)
-        if len(rows) and not any(row["method"] == "real vs real" for row in rows):
-            rows += _judged("real vs real", real_halves(found), judges, show=show)
+        new = [(name, found)] if rows else [(name, found), ("real vs real", real_halves(found))]
+        for label, each in new:
+            for row, score in _judged(label, each, judges, show=show):
+                rows.append(row)
+                scores.append(Scores(score, each))
+    pasted = next((name for name, some in sets.items() if any(each.origin.method == "copy-paste" for each in some)), None)
+    control = {(row["judge"], row["region"]): theirs for row, theirs in zip(rows, scores, strict=True) if row["method"] == pasted}
+    for row, mine in zip(rows, scores, strict=True):
+        if (other := control.get((row["judge"], row["region"]))) is not None and row["method"] not in (pasted, "real vs real"):
+            gap = difference(mine, other)
+            row |= {"beside": gap.value, "beside_low": gap.low, "beside_high": gap.high}
     return pd.DataFrame(rows)
 
 
-def _judged(name: str, found: Pairs, judges: Sequence[str], *, show: bool) -> list[dict[str, Any]]:
+class Scores(NamedTuple):
+    """A judge's score of every row, and the rows."""
+
+    score: np.ndarray
+    found: Pairs
+
+
+def difference(one: Scores, other: Scores) -> Interval:
+    """AUC of `one` less that of `other`, with the interval over the judged subjects that both have: each resample takes the same subjects for both."""
+    names = sorted(set(one.found.subjects[one.found.judged]) & set(other.found.subjects[other.found.judged]))
+    rows = [[np.flatnonzero((each.found.subjects == name) & each.found.judged) for name in names] for each in (one, other)]
+
+    def gap(picked: np.ndarray) -> float:
+        mine, theirs = (np.concatenate([some[i] for i in picked]) for some in rows)
+        return auc(one.score[mine], one.found.fake[mine]) - auc(other.score[theirs], other.found.fake[theirs])
+
+    return bootstrap(gap, names)
+
+
+def _judged(name: str, found: Pairs, judges: Sequence[str], *, show: bool) -> list[tuple[dict[str, Any], np.ndarray]]:
     jobs = [("trees", region) for region in REGIONS] * ("trees" in judges) + [("cnn", region) for region in CNN_REGIONS] * ("cnn" in judges)
     rows = []
     with track(len(jobs), f"judge {name}", "fits", show=show) as bar:
         for judge, region in jobs:
-            interval, _ = trees(found, region) if judge == "trees" else network(found, region)
+            interval, score = trees(found, region) if judge == "trees" else network(found, region)
             bar.advance(note=f"{judge}, {region}: {interval}")
-            count = int(found.judged.sum() // 2)
-            rows.append(
-                {
-                    "method": name,
-                    "judge": judge,
-                    "region": region,
-                    "auc": interval.value,
-                    "low": interval.low,
-                    "high": interval.high,
-                    "subjects": interval.subjects,
-                    "windows": count,
-                }
-            )
+            row = {"method": name, "judge": judge, "region": region, "auc": interval.value, "low": interval.low, "high": interval.high}
+            rows.append((row | {"subjects": interval.subjects, "windows": int(found.judged.sum() // 2)}, score))
     return rows
 
 
