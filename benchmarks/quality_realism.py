@@ -1,6 +1,6 @@
 """Realism of one weight file drawn in several ways: AUC of the trees on validation subjects, for lesion, intensity, texture and rim.
 
-    python benchmarks/quality_realism.py --data slices.h5 --weights glioma --draw steps=20 steps=50 solver=ddim,eta=1,steps=20 redraw=1 --seeds 0 1 2
+    python benchmarks/quality_realism.py --data slices.h5 --weights glioma --draw steps=20 steps=50 solver=ddim,eta=1,steps=20 --seeds 0 1 2
 
 A way to draw is a comma-separated list of fields of `pathosyn.config.Method`, of those that may be chosen after the training (`config.FREE`); what is not
 named is as the weights have it, `steps=20` for instance. On each training subject `--learn` windows help the judge to learn, on each validation subject

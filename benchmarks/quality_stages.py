@@ -44,7 +44,7 @@ def variants(loaded: Loaded, batch: LesionBatch) -> dict[str, np.ndarray]:
 
     r0 = method.to_scaled(decomposition.deviation(batch.x, f, parts.support * parts.known))
     real, _ = coarse.form(method, r0, batch, f, parts)
-    look = method.look(batch, [0] * len(batch))
+    look = method.look(batch, 0)
     drawn = method.draw_form(batch, f, noise, look=look)
     forms = {
         "drawn": drawn,

@@ -1,10 +1,9 @@
-"""Measure what the training lesions look like, and learn how drawn forms are told from theirs, into weights that were trained before the project did all of
-it; the networks stay.
+"""Measure what the training lesions look like anew, into weights that were trained before the project measured all of it; the networks stay.
 
     python tools/remember_looks.py WEIGHTS --data slices.h5 --out NEW.safetensors
 
-What `pathosyn train` does when the stage `structure` begins and ends (`appearance.remember`, `redraw.learn`), on the same training subjects: refuses other
-ones. The blend map is from then on the data's (`geometry.stop_at_fluid`).
+What `pathosyn train` does when the stage `structure` begins (`appearance.remember`), on the same training subjects: refuses other ones. The blend map is
+from then on the data's (`geometry.stop_at_fluid`).
 """
 
 from __future__ import annotations
@@ -18,7 +17,6 @@ import torch
 
 from pathosyn import feed
 from pathosyn.checkpoint import load, save_weights
-from pathosyn.config import default
 from pathosyn.data.store import read_header
 from pathosyn.start import beginning
 from pathosyn.weights import find
@@ -32,7 +30,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
     old = load(find(given.weights))
-    method = beginning(replace(old.config, method=replace(old.config.method, attune=True, redraw=default().redraw)), old.path).eval()
+    method = beginning(replace(old.config, method=replace(old.config.method, attune=True)), old.path).eval()
     method.config = replace(method.config, geometry=replace(method.config.geometry, stop_at_fluid=read_header(given.data).geometry.stop_at_fluid))
     slices = feed.training_slices(given.data, method.config)
     learned = set(old.provenance.subjects["train"])
@@ -41,9 +39,8 @@ def main() -> int:
         return 2
     with torch.inference_mode():
         method.begin("structure", feed.Windows(slices, torch.device("cpu")))
-        told = method.end("structure", feed.Windows(slices, torch.device("cpu"), feed.FEW_WINDOWS))
     save_weights(given.out, method, replace(old.provenance, parent=old.sha256))
-    print(f"{given.out}: {int((method.looks_of[:, 1] > 0).sum())} windows of {len(slices.subjects)} subjects measured, {told}")
+    print(f"{given.out}: {int((method.looks_of[:, 1] > 0).sum())} windows of {len(slices.subjects)} subjects measured")
     return 0
 
 

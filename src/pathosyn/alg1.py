@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from pathosyn import appearance, coarse, decomposition, diffusion, losses, rng, texture
-from pathosyn.types import Image, LesionBatch, Parts, Times
+from pathosyn.types import Image, LesionBatch, Times
 
 if TYPE_CHECKING:
-    from pathosyn.methods.pathosyn import PathoSyn
+    from pathosyn.methods.pathosyn import Parts, PathoSyn
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from pathosyn import coarse, decomposition, rng, surroundings
-from pathosyn.types import Flags, Image, LesionBatch, Mask, Parts
+from pathosyn import coarse, decomposition, surroundings
+from pathosyn.types import Flags, Image, LesionBatch
 
 if TYPE_CHECKING:
-    from pathosyn.methods.pathosyn import PathoSyn
+    from pathosyn.methods.pathosyn import Parts, PathoSyn
 
 ROWS = 1024
 """Lesion windows that a weight file remembers the appearance of, at the most."""
@@ -197,15 +197,6 @@ def remember(model: PathoSyn, batches: Iterable[LesionBatch]) -> dict[str, Any]:
 def pixels(batch: LesionBatch) -> Tensor:
     """(B,): pixels of the lesion."""
     return (batch.m > 0).sum(dim=(1, 2, 3)).to(batch.x.device)
-
-
-def asked(model: PathoSyn, batch: LesionBatch, support: Mask, seeds: Sequence[int]) -> Tensor | None:
-    """(B, K): the appearance of new lesions in windows that are drawn one by one, keyed by (seed, subject) each; None where no appearance is known."""
-    areas = pixels(batch)
-    around = surroundings.numbers(batch.x, support, batch.present) if attuned(model) else [None] * len(batch)
-    keys = [rng.generator(seed, subject, "appearance") for seed, subject in zip(seeds, batch.subject, strict=True)]
-    rows = [drawn(model, areas[b : b + 1], batch.present[b], around[b], key) for b, key in enumerate(keys)]
-    return torch.cat([row for row in rows if row is not None]) if rows[0] is not None else None
 
 
 def drawn(model: PathoSyn, areas: Tensor, present: Flags, around: Tensor | None, stream: torch.Generator) -> Tensor | None:

@@ -16,17 +16,13 @@ if TYPE_CHECKING:
 
 FORMAT = "pathosyn-weights"
 VERSION = "6"
-_FIFTH = {"redraw": 1}
-_FOURTH = _FIFTH | {"gather": False, "attune": False}
+_FOURTH = {"gather": False, "attune": False}
 _THIRD = _FOURTH | {"appearance": False, "hold": False}
 _SECOND = _THIRD | {"grain": False, "roughness": False, "cells": "deviation", "patches": 0.0}
 _FIRST = _SECOND | {"times": "uniform", "context": "outside", "coarse": 1, "adversary": 0.0}
-BEFORE: dict[str, dict[str, Any]] = {"1": _FIRST, "2": _SECOND, "3": _THIRD, "4": _FOURTH, "5": _FIFTH}
+BEFORE: dict[str, dict[str, Any]] = {"1": _FIRST, "2": _SECOND, "3": _THIRD, "4": _FOURTH, "5": {}}
 """Older formats that are still read: what their methods did, in the fields that they did not have."""
-STATISTICS = (
-    *("r_scale", "r_max", "rough_mean", "rough_std", "look_mean", "look_std", "looks", "looks_of", "look_around_mean", "look_around_std", "look_map"),
-    "judge",
-)
+STATISTICS = ("r_scale", "r_max", "rough_mean", "rough_std", "look_mean", "look_std", "looks", "looks_of", "look_around_mean", "look_around_std", "look_map")
 CRITIC = "critic."
 """What the training needs and the drawing does not: these tensors stay in the run's state and are not shipped."""
 

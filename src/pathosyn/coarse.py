@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from pathosyn import decomposition, texture
-from pathosyn.types import Image, LesionBatch, Mask, Parts
+from pathosyn.types import Image, LesionBatch, Mask
 
 if TYPE_CHECKING:
-    from pathosyn.methods.pathosyn import PathoSyn
+    from pathosyn.methods.pathosyn import Parts, PathoSyn
 
 FLOOR = 0.02
 """Normalised units: less grain than this is taken for none, so that its logarithm has a meaning."""

@@ -66,7 +66,7 @@ class Method:
     """Share of fresh noise a DDIM step adds: 0 deterministic, 1 ancestral variance."""
     spacing: Literal["trailing", "quadratic", "leading"] = "trailing"
     """Where the sampling times lie. Solver, spacing and steps: by benchmarks/quality_steps.py, see docs/results.md."""
-    steps: int = 20
+    steps: int = 10
     clamp_quantile: float = 0.9999
     """The estimate of r_0 is held within ±k, k this quantile of |r_0| on the training data, per contrast; 0: no clamp."""
     scale_residual: bool = True
@@ -103,8 +103,6 @@ class Method:
     """The drawn form is moved to the appearance that was asked for (`appearance.held`): told, the network comes near it, not to it."""
     gather: bool = True
     """Before that the drawn form is smoothed within its regions (`gathering.gathered`): left alone, a large lesion is mottled."""
-    redraw: int = 4
-    """How many coarse forms are drawn for a lesion, of which the one that looks most like a real one is kept (`redraw`); 1: the first."""
     level: int = 60
     """The t of the last call. Its noise hides the seams of the cells, and not their means."""
     adversary: float = 0.0
@@ -184,7 +182,6 @@ FREE = (
     "coarse",
     "hold",
     "gather",
-    "redraw",
     "level",
     "adversary",
     "low",
@@ -263,7 +260,6 @@ def paper() -> Method:
         attune=False,
         hold=False,
         gather=False,
-        redraw=1,
         adversary=0.0,
         patches=0.0,
         # Through Eq. 12 an error in ε̂ is 157 times larger in r̂_0 at T: with λ = 1 these two would be all of Eq. 15.

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from pathosyn.types import LesionBatch
 
 STATISTICS_WINDOWS = 1024
-FEW_WINDOWS = 256
-"""Where lesions are drawn on each of them."""
 AHEAD = 3
 
 
@@ -61,10 +59,9 @@ class Windows:
 
     slices: Slices
     device: torch.device
-    count: int = STATISTICS_WINDOWS
 
     def __iter__(self) -> Iterator[LesionBatch]:
-        return (batch.to(self.device) for batch in evenly(self.slices, self.count))
+        return (batch.to(self.device) for batch in evenly(self.slices, STATISTICS_WINDOWS))
 
 
 def filled(method: PathoSyn, slices: Slices, fabric: Fabric) -> Slices:

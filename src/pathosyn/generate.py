@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from pathosyn import appearance, redraw, rng
+from pathosyn import rng
 from pathosyn.checkpoint import Loaded, load
 from pathosyn.controls import CONTROLS, NEEDS_DONOR, closest
 from pathosyn.data.population import fingerprint
@@ -62,41 +62,13 @@ def generate(
         raise refuse(data, found=f"no lesion in the {partition} subjects", expected="lesion windows to draw on", remedy="prepare data with masks there")
     origin = Origin(slices.contrasts, fingerprint(slices), method, purpose, partition, loaded.sha256, seed)
     donors = _Donors(Slices(data, "train", contrasts=loaded.config.contrasts)) if method in NEEDS_DONOR else None
-    seeds = {(subject, n): rng.seed_of(seed, n) if n else seed for subject in slices.subjects for n in range(per_lesion)}
-    if method == "pathosyn" and redraw.candidates(loaded.method) > 1:
-        seeds = _best(loaded, slices, rows, seeds, steps=steps, show=progress)
     with Writer(out, origin) as writer, track(len(rows) * per_lesion, f"generate {method}", "windows", show=progress) as bar:
         for members in in_batches(slices, rows):
             batch = slices.lesion(members)
             for replicate in range(per_lesion):
-                own = [seeds[subject, replicate] for subject in batch.subject]
-                writer.add(*_drawn(method, loaded, batch, donors, slices, members, seeds=own, replicate=replicate, steps=steps))
+                writer.add(*_drawn(method, loaded, batch, donors, slices, members, seed=seed, replicate=replicate, steps=steps))
                 bar.advance(len(members))
     return out
-
-
-def _best(
-    loaded: Loaded, slices: Slices, rows: np.ndarray, seeds: dict[tuple[str, int], int], *, steps: int | None, show: bool
-) -> dict[tuple[str, int], int]:
-    """(subject, replicate) → the seed with which the forms in all of a subject's windows together look most like real ones (`redraw`), as `insert` chooses."""
-    method = loaded.method
-    tries = {key: [rng.seed_of(*redraw.key([seed], k)) if k else seed for k in range(redraw.candidates(method))] for key, seed in seeds.items()}
-    scores = {key: np.zeros(len(some)) for key, some in tries.items()}
-    replicates = {replicate for _, replicate in seeds}
-    with track(len(rows) * len(replicates), "choose", "windows", show=show) as bar:
-        for members in in_batches(slices, rows):
-            batch = slices.lesion(members)
-            with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bf16_pays("cpu")):
-                f, parts, pixels = method.fill(batch), method.parts(batch), appearance.pixels(batch)
-                for replicate in replicates:
-                    keys = [(subject, replicate) for subject in batch.subject]
-                    for k in range(redraw.candidates(method)):
-                        own = [tries[key][k] for key in keys]
-                        form = method.draw_form(batch, f, method.noise(batch, own), look=method.look(batch, own), steps=steps)
-                        for key, value in zip(keys, (redraw.score(method, form, batch, parts).float() * pixels).tolist(), strict=True):
-                            scores[key][k] += value
-                    bar.advance(len(members))
-    return {key: tries[key][int(values.argmax())] for key, values in scores.items()}
 
 
 def chosen(slices: Slices, per_subject: int) -> np.ndarray:
@@ -152,20 +124,21 @@ def _drawn(
     slices: Slices,
     members: list[int],
     *,
-    seeds: list[int],
+    seed: int,
     replicate: int,
     steps: int | None,
 ) -> tuple[dict[str, np.ndarray], list[dict[str, Any]]]:
     """The windows of one batch as the Writer takes them."""
-    donor = donors.for_batch(batch, seeds[0]) if donors else None  # the controls' seeds are one for all
+    own = seed if not replicate else rng.seed_of(seed, replicate)
+    donor = donors.for_batch(batch, own) if donors else None
     with torch.inference_mode():
         x_sub = _substrate(loaded, batch)
         if method == "pathosyn":
             with torch.autocast("cpu", torch.bfloat16, enabled=bf16_pays("cpu")):
-                made = loaded.method.synthesize(batch, controls=Controls(), seeds=seeds, steps=steps)
+                made = loaded.method.synthesize(batch, controls=Controls(seed=own), steps=steps)
             x_hat, m, blend = made.x_hat.float(), made.m, made.S
         else:
-            x_hat, m, blend = CONTROLS[method](batch, x_sub, donor, _substrate(loaded, donor) if donor else None, seeds[0])
+            x_hat, m, blend = CONTROLS[method](batch, x_sub, donor, _substrate(loaded, donor) if donor else None, own)
     known = batch.present[:, :, None, None].to(x_hat.dtype)
     arrays = dict(zip(FIELDS, (t.numpy() for t in (x_hat * known, x_sub, m[:, 0], blend[:, 0])), strict=True))
     table = slices.windows[members]
@@ -177,7 +150,7 @@ def _drawn(
             "y": int(table["y"][b]),
             "x": int(table["x"][b]),
             "replicate": replicate,
-            "seed": seeds[b],
+            "seed": own,
             "donor": donor.subject[b] if donor else "",
             "lesion_pixels": int((m[b] > 0).sum()),
         }

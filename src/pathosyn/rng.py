@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -29,11 +29,6 @@ def normal(generators: Sequence[torch.Generator], shape: tuple[int, ...]) -> Ten
     import torch
 
     return torch.stack([torch.randn(shape, generator=g) for g in generators])
-
-
-def in_turn(generators: Sequence[torch.Generator], shape: tuple[int, ...], device: torch.device) -> Callable[[int], Tensor]:
-    """Unit noise (B, *shape) at each call, whatever its number: what comes next from each generator."""
-    return lambda _: normal(generators, shape).to(device)
 
 
 def integers(generators: Sequence[torch.Generator], low: int, high: int) -> Tensor:

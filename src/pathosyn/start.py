@@ -23,10 +23,10 @@ def beginning(config: Config, start_from: Path | None) -> PathoSyn:
     loaded = load(start_from)
     method = build(going_on(loaded.config, config))
     # What the weights do not hold yet, a critic or the network of this coarse form, starts afresh.
-    afresh = ("coarse.", "look", "judge") if method.rough and not loaded.method.rough else ("critic.",)
+    afresh = ("coarse.", "look") if method.rough and not loaded.method.rough else ("critic.",)
     known = {name: grown(value, method.state_dict()[name].shape) for name, value in loaded.method.state_dict().items() if not name.startswith(afresh)}
     new = method.load_state_dict(known, strict=False)
-    assert not new.unexpected_keys and all(name.startswith(("critic.", "coarse.", "rough_", "look", "judge")) for name in new.missing_keys)
+    assert not new.unexpected_keys and all(name.startswith(("critic.", "coarse.", "rough_", "look")) for name in new.missing_keys)
     return method.train()
 
 

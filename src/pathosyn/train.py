@@ -112,16 +112,13 @@ def _run_stages(session: Session, state: dict[str, Any] | None) -> None:
             filled = filled or feed.filled(method, session.train, session.fabric)
             slices = filled
         if done == start:
-            _log_statistics(session, stage, start, method.begin(stage.name, feed.Windows(slices, session.fabric.device)))
+            statistics = method.begin(stage.name, feed.Windows(slices, session.fabric.device))
+            values = {f"{name}.{k}": v for name, row in statistics.items() for k, v in _named(row, method.config.contrasts)}
+            if session.fabric.is_global_zero:
+                session.folder.log(start, stage.name, "train", values)
         players = _players(session, stage, state if state and start < done else None)
         _run_steps(session, slices, stage, players, start, max(start, done), stop)
         done = stop
-
-
-def _log_statistics(session: Session, stage: Stage, step: int, statistics: dict[str, Sequence[float]]) -> None:
-    values = {f"{name}.{k}": v for name, row in statistics.items() for k, v in _named(row, session.method.config.contrasts)}
-    if session.fabric.is_global_zero and values:
-        session.folder.log(step, stage.name, "train", values)
 
 
 def _named(row: Sequence[float], contrasts: Sequence[str]) -> Iterable[tuple[str | int, float]]:
@@ -173,7 +170,6 @@ def _run_steps(session: Session, slices: Slices, stage: Stage, players: Players,
             _checkpoint(session, players, now)
     for player, module in players.modules.items():
         module.load_state_dict(players.averages[player].module.state_dict())
-    _log_statistics(session, stage, stop, session.method.end(stage.name, feed.Windows(slices, session.fabric.device, feed.FEW_WINDOWS)))
     _checkpoint(session, players, stop)
 
 

@@ -92,13 +92,3 @@ class Synthesis:
     S: Soft
     m: Mask
     seeds: Sequence[int]
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What Alg. 1 and 2 need of a batch, under one composition. `known` is 1 on contrasts that the subject has (B, C, 1, 1)."""
-
-    support: Mask
-    S: Soft
-    G: Soft
-    known: Image

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pathosyn import appearance, redraw, rng, surroundings, texture
+from pathosyn import appearance, rng, surroundings, texture
 from pathosyn.data.masks import box_of
 from pathosyn.data.windows import Window, cut, paste, windows_of
 from pathosyn.networks import bf16_pays
@@ -65,50 +64,28 @@ def deviation(
     method: PathoSyn, target: Target, x_sub: Field, noise: Callable[[int], Field], *, key: Sequence[object], steps: int | None, device: torch.device
 ) -> Field:
     """A drawn deviation, (Z, C, H, W), exactly 0 outside D. `noise(k)` is the k-th noise field of the volume, as `noise_field` makes it; `key` says which
-    of the training's appearances the lesion takes. Of several candidates the one is drawn whose forms look most like real ones, all slices together."""
-    tries = [_Try(method, target, x_sub, redraw.noise_of(noise, k), redraw.key(key, k), steps, device) for k in range(redraw.candidates(method))]
-    best = max(tries, key=_Try.score) if len(tries) > 1 else tries[0]
+    of the training's appearances the lesion takes."""
+    looks = _looks(method, target, key)
     drawn = np.zeros_like(target.x)
-    _through(method, target, target.x, best.draw, drawn, device, with_windows=True)
-    return drawn
+    fields: dict[int, Field] = {}
 
+    def field(k: int) -> Field:
+        if k not in fields:
+            fields[k] = noise(k)
+        return fields[k]
 
-class _Try:
-    """One candidate: the looks, the substrate and the noise from which a volume's lesion is drawn."""
-
-    def __init__(
-        self, method: PathoSyn, target: Target, x_sub: Field, noise: Callable[[int], Field], key: Sequence[object], steps: int | None, device: torch.device
-    ) -> None:
-        self.method, self.target, self.x_sub, self.steps, self.device = method, target, x_sub, steps, device
-        self.looks = _looks(method, target, key)
-        self.noise = cache(noise)
-
-    def score(self) -> float:
-        """The mean log odds over the windows, each weighed by its lesion's pixels."""
-        total = weight = 0.0
-        for batch, windows in _batches(self.target, self.target.x, self.device):
-            with torch.inference_mode(), _autocast(self.device):
-                given = self._given(batch, windows)
-                form = self.method.draw_form(batch, *given[:2], look=given[2], steps=self.steps)
-                found = redraw.score(self.method, form, batch, self.method.parts(batch)).float()
-            pixels = appearance.pixels(batch)
-            total, weight = total + float((found * pixels).sum()), weight + float(pixels.sum())
-        return total / max(weight, 1.0)
-
-    def draw(self, batch: LesionBatch, windows: Sequence[Window]) -> Tensor:
-        """The deviation in some windows."""
-        with _autocast(self.device):
-            x_sub, noise, look = self._given(batch, windows)
-            return self.method.draw(batch, x_sub, noise, look=look, steps=self.steps)
-
-    def _given(self, batch: LesionBatch, windows: Sequence[Window]) -> tuple[Tensor, Callable[[int], Tensor], Tensor | None]:
-        device = batch.x.device
+    def run(batch: LesionBatch, windows: Sequence[Window]) -> Tensor:
+        around = torch.from_numpy(np.stack([cut(x_sub[w.z], w) for w in windows])).to(batch.x.device)
 
         def cut_noise(k: int) -> Tensor:
-            return torch.from_numpy(np.stack([cut(self.noise(k)[w.z], w, mode="zero") for w in windows])).to(device)
+            return torch.from_numpy(np.stack([cut(field(k)[w.z], w, mode="zero") for w in windows])).to(batch.x.device)
 
-        look = torch.stack([self.looks[w] for w in windows]).to(device) if self.looks else None
-        return torch.from_numpy(np.stack([cut(self.x_sub[w.z], w) for w in windows])).to(device), cut_noise, look
+        with _autocast(device):
+            look = torch.stack([looks[w] for w in windows]).to(batch.x.device) if looks else None
+            return method.draw(batch, around, cut_noise, look=look, steps=steps)
+
+    _through(method, target, target.x, run, drawn, device, with_windows=True)
+    return drawn
 
 
 def grain(method: PathoSyn, target: Target, x_sub: Field, noise: Callable[[int], Field], *, device: torch.device) -> Field:
@@ -182,16 +159,7 @@ def _through(
     *,
     with_windows: bool = False,
 ) -> None:
-    """Cut the windows, run them in batches and paste the results into `out` on the support."""
-    for batch, windows in _batches(target, x, device):
-        with torch.inference_mode():
-            result = (run(batch, windows) if with_windows else run(batch)).float().cpu().numpy()
-        for window, patch in zip(windows, result, strict=True):
-            paste(out[window.z], patch, window, cut(target.S[window.z], window, mode="zero") > 0)
-
-
-def _batches(target: Target, x: Field, device: torch.device) -> Iterator[tuple[LesionBatch, list[Window]]]:
-    """All windows, a side at a time, at most `BATCH_PIXELS` at once."""
+    """Cut the windows, a side at a time, run them in batches and paste the results into `out` on the support."""
     by_side: dict[int, list[Window]] = defaultdict(list)
     for window in target.windows:
         by_side[window.side].append(window)
@@ -199,7 +167,11 @@ def _batches(target: Target, x: Field, device: torch.device) -> Iterator[tuple[L
         size = max(1, BATCH_PIXELS // side**2)
         for start in range(0, len(windows), size):
             some = windows[start : start + size]
-            yield _batch(target, x, some).to(device), some
+            batch = _batch(target, x, some).to(device)
+            with torch.inference_mode():
+                result = (run(batch, some) if with_windows else run(batch)).float().cpu().numpy()
+            for window, patch in zip(some, result, strict=True):
+                paste(out[window.z], patch, window, cut(target.S[window.z], window, mode="zero") > 0)
 
 
 def _batch(target: Target, x: Field, windows: Sequence[Window]) -> LesionBatch:

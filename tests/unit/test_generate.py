@@ -12,9 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
-from pathosyn import redraw
 from pathosyn.checkpoint import Loaded, Provenance
 from pathosyn.config import Geometry, default
 from pathosyn.controls import NEEDS_DONOR
@@ -178,36 +176,6 @@ def test_replicates_differ_and_the_first_is_the_single_one(data: Path, loaded: L
         assert np.array_equal(first["x_hat"], window["x_hat"]) and np.array_equal(first["x_sub"], second["x_sub"])
         assert not np.array_equal(first["x_hat"], second["x_hat"])
     assert set(found.rows["seed"]) == {0, seed_of(0, 1)} and len(found.rows) == 2 * len(sets["pathosyn"].rows)
-
-
-def test_of_several_candidates_one_is_drawn_in_all_windows_of_a_subject(
-    data: Path, loaded: Loaded, sets: dict[str, SyntheticSet], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The seed that scores best, in each subject on its own; and the windows are those which that seed draws."""
-    method = loaded.method
-    wanted = {"phantom_000": 2, "phantom_001": 0, "phantom_003": 3}
-    tries = [0, *(seed_of(0, "candidate", k) for k in (1, 2, 3))]
-    monkeypatch.setattr(redraw, "candidates", lambda _: 4)
-    seen: list[tuple[str, int]] = []
-
-    def score(_: Any, form: Any, batch: Any, parts: Any) -> Any:
-        found = [float(seen.count((subject, z)) == wanted[subject]) for subject, z in zip(batch.subject, batch.z, strict=True)]
-        seen.extend(zip(batch.subject, batch.z, strict=True))
-        return torch.tensor(found)
-
-    monkeypatch.setattr(redraw, "score", score)
-    found = SyntheticSet(run(data, tmp_path / "set", loaded, per_subject=3, progress=False))
-    for row in found.rows.itertuples():
-        assert row.seed == tries[wanted[str(row.subject)]]
-    assert len(seen) == 4 * len(found.rows) and method is loaded.method
-    monkeypatch.undo()
-    first = {int(row["row"]): window for row, window in sets["pathosyn"].windows() if row["subject"] == "phantom_001"}
-    other = SyntheticSet(run(data, tmp_path / "other", loaded, per_subject=3, seed=tries[2], progress=False))
-    second = {int(row["row"]): window for row, window in other.windows() if row["subject"] == "phantom_000"}
-    for row, window in found.windows():
-        expected = (first | second).get(int(row["row"]))
-        assert expected is None or np.allclose(window["x_hat"], expected["x_hat"], rtol=2e-3, atol=2e-3)
-    assert first and second
 
 
 class Table:

@@ -164,5 +164,5 @@ def test_a_brighter_scan_gets_another_look(method: PathoSyn, batch_of: Batches, 
     around, looks = planted()
     surroundings.learn(method, around, looks, torch.ones(400, K), torch.arange(400))
     method.looks_of[0] = torch.tensor([0.0, 100.0, 1.0, 1.0])
-    one, other = method.look(batch_of(), [0] * 3), method.look(replace(batch_of(), x=batch_of().x + 0.5), [0] * 3)
+    one, other = method.look(batch_of(), 0), method.look(replace(batch_of(), x=batch_of().x + 0.5), 0)
     assert one is not None and other is not None and not torch.allclose(one[:, 2], other[:, 2], atol=1e-3)

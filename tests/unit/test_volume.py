@@ -133,7 +133,7 @@ class Echo:
     """A method that gives back what it was given: the first noise as deviation, the scan plus 1 as substrate."""
 
     sizes: list[int]
-    looking = judging = False
+    looking = False
 
     def parts(self, batch: LesionBatch) -> Parts:
         return Parts(batch.D, batch.S, batch.S, batch.present[:, :, None, None].to(batch.x.dtype))

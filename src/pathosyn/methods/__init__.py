@@ -49,17 +49,14 @@ class Method(Protocol):
     def begin(self, stage: str, batches: Iterable[LesionBatch]) -> dict[str, Any]:
         """Called once when a stage starts, with training batches for statistics, which may be gone through more than once; returns what to log."""
 
-    def end(self, stage: str, batches: Iterable[LesionBatch]) -> dict[str, Any]:
-        """Called once when a stage is done and its averaged weights are in place, with training batches; returns what to log."""
-
     def losses(self, batch: LesionBatch, *, player: str, rng: Sequence[torch.Generator]) -> dict[str, Tensor]:
         """Loss terms; `loss` is minimised, the others are logged. One generator a sample, so that a result does not depend on the batch."""
 
     def fill(self, batch: LesionBatch) -> Image:
         """f_sub's answer, (B, C, H, W)."""
 
-    def synthesize(self, batch: LesionBatch, *, controls: Controls, seeds: Sequence[int] | None = None, steps: int | None = None) -> Synthesis:
-        """Draw a lesion in each window; `seeds` are one a window, instead of the controls'."""
+    def synthesize(self, batch: LesionBatch, *, controls: Controls, steps: int | None = None) -> Synthesis:
+        """Draw a lesion in each window."""
 
 
 METHODS = ("pathosyn",)

@@ -8,17 +8,29 @@ denoiser    eps_theta([r_t, what surrounds it, m, S, which contrasts], t)
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
-from pathosyn import alg1, appearance, coarse, decomposition, diffusion, gathering, losses, redraw, rng, scale
+from pathosyn import alg1, appearance, coarse, decomposition, diffusion, gathering, losses, rng, scale, surroundings
 from pathosyn.config import Config
 from pathosyn.methods import Stage
 from pathosyn.networks import Critic, DeviationNetwork, SubstrateNetwork
-from pathosyn.types import Controls, Image, LesionBatch, Mask, Parts, Synthesis, Times
+from pathosyn.types import Controls, Image, LesionBatch, Mask, Soft, Synthesis, Times
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What Alg. 1 and 2 need of a batch, under one composition. `known` is 1 on contrasts that the subject has (B, C, 1, 1)."""
+
+    support: Mask
+    S: Soft
+    G: Soft
+    known: Image
+
 
 ROUGH = 1000
 """Number of the noise field from which roughness is drawn, on top of the call's own."""
@@ -38,7 +50,6 @@ class PathoSyn(nn.Module):
     look_around_mean: Tensor
     look_around_std: Tensor
     look_map: Tensor
-    judge: Tensor
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -61,8 +72,6 @@ class PathoSyn(nn.Module):
             self.register_buffer("rough_std", torch.zeros(contrasts))
         if self.looking:
             appearance.register(self, contrasts)
-        if self.judging:
-            redraw.register(self)
         self.schedule = diffusion.linear_schedule(method.timesteps, start=method.beta_start, end=method.beta_end, zero_terminal_snr=method.zero_terminal_snr)
 
     @property
@@ -74,11 +83,6 @@ class PathoSyn(nn.Module):
     def looking(self) -> bool:
         """Whether the network that draws coarse forms is told what the lesion looks like."""
         return self.config.method.appearance and self.config.method.coarse > 1
-
-    @property
-    def judging(self) -> bool:
-        """Whether the best of several coarse forms is drawn."""
-        return self.config.method.redraw > 1 and self.config.method.coarse > 1
 
     @property
     def stages(self) -> Sequence[Stage]:
@@ -126,12 +130,15 @@ class PathoSyn(nn.Module):
         return self.substrate(batch.x, parts.support, parts.known)
 
     def condition(self, x: Image, x_sub: Image, m: Mask, parts: Parts) -> Image:
-        """What eps_theta sees beside r_t. paper: x_sub and m. default: x_sub inside D with the scan around it, m and S. Both: which contrasts are there."""
+        """What eps_theta sees beside r_t. paper: x_sub and m. default: x_sub inside D with the scan itself around it, whose noise and sharpness
+        the lesion must share, m and S. Both: which contrasts are there."""
         flags = parts.known.expand(-1, -1, *x.shape[2:])
         if self.config.method.composition == "paper":
             return torch.cat([x_sub, m, torch.zeros_like(m), flags], dim=1)
-        blend = self.config.method.context == "blend"
-        around = decomposition.heal(x * parts.known, x_sub, parts.S) if blend else torch.where(parts.support > 0, x_sub, x * parts.known)
+        if self.config.method.context == "blend":
+            around = decomposition.heal(x * parts.known, x_sub, parts.S)
+        else:
+            around = torch.where(parts.support > 0, x_sub, x * parts.known)
         return torch.cat([around, m, parts.S, flags], dim=1)
 
     def condition_form(self, batch: LesionBatch, x_sub: Image, parts: Parts, look: Tensor | None) -> Image:
@@ -159,10 +166,6 @@ class PathoSyn(nn.Module):
         """Before eps_theta learns: the statistics of r_0 (`scale.measure`); before the coarse form is learned, what the lesions look like."""
         found = scale.measure(self, stage, batches)
         return found | (appearance.remember(self, batches) if self.looking and stage == "structure" else {})
-
-    def end(self, stage: str, batches: Iterable[LesionBatch]) -> dict[str, Any]:
-        """After the coarse form is learned: how drawn ones are told from real ones (`redraw.learn`)."""
-        return redraw.learn(self, batches) if self.judging and stage == "structure" else {}
 
     def losses(self, batch: LesionBatch, *, player: str, rng: Sequence[torch.Generator]) -> dict[str, Tensor]:
         """Alg. 1 on one batch. `sub`: Eq. 3. `eps`: Eqs. 9 and 13 with f_sub fixed. `both`: Eq. 15. `coarse`: Eq. 9 on the coarse deviation.
@@ -269,25 +272,29 @@ class PathoSyn(nn.Module):
     def _bound(self) -> Tensor | None:
         return self.r_max.view(1, -1, 1, 1) if self.config.method.clamp_quantile else None
 
-    def look(self, batch: LesionBatch, seeds: Sequence[int]) -> Tensor | None:
+    def look(self, batch: LesionBatch, seed: int) -> Tensor | None:
         """What the lesions of windows that are drawn one by one are to look like, (B, K), keyed by (seed, subject); None where the method does not ask."""
-        return appearance.asked(self, batch, self.parts(batch).support, seeds) if self.looking else None
-
-    def noise(self, batch: LesionBatch, seeds: Sequence[int]) -> Callable[[int], Image]:
-        """The noise of such windows, keyed by (seed, subject, z)."""
-        keys = zip(seeds, batch.subject, batch.z, strict=True)
-        return rng.in_turn([rng.generator(*key) for key in keys], tuple(batch.x.shape[1:]), batch.x.device)
+        if not self.looking:
+            return None
+        keys = [rng.generator(seed, subject, "appearance") for subject in batch.subject]
+        areas, attuned = appearance.pixels(batch), appearance.attuned(self)
+        around = surroundings.numbers(batch.x, self.parts(batch).support, batch.present) if attuned else [None] * len(batch)
+        rows = [appearance.drawn(self, areas[b : b + 1], batch.present[b], around[b], key) for b, key in enumerate(keys)]
+        return torch.cat([row for row in rows if row is not None]) if rows[0] is not None else None
 
     @torch.no_grad()
-    def synthesize(self, batch: LesionBatch, *, controls: Controls, seeds: Sequence[int] | None = None, steps: int | None = None) -> Synthesis:
+    def synthesize(self, batch: LesionBatch, *, controls: Controls, steps: int | None = None) -> Synthesis:
         """Draw one lesion a window on `batch.x`, which holds either a lesion (never seen by f_sub) or healthy tissue. Noise is keyed by
-        (seed, subject, z), so a window draws the same lesion in any batch; `seeds`: one a window, instead of `controls.seed`."""
-        parts, seeds = self.parts(batch), seeds or [controls.seed] * len(batch)
+        (seed, subject, z), so a window draws the same lesion in any batch."""
+        parts = self.parts(batch)
         x_sub = self.substrate(batch.x, parts.support, parts.known)
-        r = self.draw(batch, x_sub, self.noise(batch, seeds), look=self.look(batch, seeds), steps=steps)
+        streams = [rng.generator(controls.seed, s, z) for s, z in zip(batch.subject, batch.z, strict=True)]
+        shape = tuple(batch.x.shape[1:])
+        look = self.look(batch, controls.seed)
+        r = self.draw(batch, x_sub, lambda _: rng.normal(streams, shape).to(batch.x.device), look=look, steps=steps)
         has_lesion = (~batch.healthy)[:, None, None, None]
         kind, severity = self.config.method.composition, controls.severity
         redrawn = decomposition.heal(batch.x, x_sub, parts.S) + severity * parts.S * r
         x_hat = decomposition.recompose(batch.x, x_sub, r, parts.S, severity=severity, kind=kind)
         x_hat = torch.where(has_lesion & (kind == "preserve"), redrawn, x_hat)
-        return Synthesis(x_hat=x_hat * parts.known, x_sub=x_sub, r=r, S=parts.S, m=batch.m, seeds=seeds)
+        return Synthesis(x_hat=x_hat * parts.known, x_sub=x_sub, r=r, S=parts.S, m=batch.m, seeds=[controls.seed] * len(batch))
