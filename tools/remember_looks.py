@@ -2,8 +2,7 @@
 
     python tools/remember_looks.py WEIGHTS --data slices.h5 --out NEW.safetensors
 
-What `pathosyn train` does when the stage `structure` begins (`appearance.remember`), on the same training subjects: refuses other ones. The blend map is
-from then on the data's (`geometry.stop_at_fluid`).
+What `pathosyn train` does when the stage `structure` begins (`appearance.remember`), on the same training subjects: refuses other ones.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ import torch
 
 from pathosyn import feed
 from pathosyn.checkpoint import load, save_weights
-from pathosyn.data.store import read_header
 from pathosyn.start import beginning
 from pathosyn.weights import find
 
@@ -31,7 +29,6 @@ def main() -> int:
     given = parser.parse_args()
     old = load(find(given.weights))
     method = beginning(replace(old.config, method=replace(old.config.method, attune=True)), old.path).eval()
-    method.config = replace(method.config, geometry=replace(method.config.geometry, stop_at_fluid=read_header(given.data).geometry.stop_at_fluid))
     slices = feed.training_slices(given.data, method.config)
     learned = set(old.provenance.subjects["train"])
     if differing := sorted(learned ^ set(slices.subjects)):

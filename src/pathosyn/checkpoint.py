@@ -16,11 +16,12 @@ if TYPE_CHECKING:
 
 FORMAT = "pathosyn-weights"
 VERSION = "6"
-_FOURTH = {"gather": False, "attune": False}
+_FIFTH = {"stop_at_fluid": False}
+_FOURTH = _FIFTH | {"gather": False, "attune": False}
 _THIRD = _FOURTH | {"appearance": False, "hold": False}
 _SECOND = _THIRD | {"grain": False, "roughness": False, "cells": "deviation", "patches": 0.0}
 _FIRST = _SECOND | {"times": "uniform", "context": "outside", "coarse": 1, "adversary": 0.0}
-BEFORE: dict[str, dict[str, Any]] = {"1": _FIRST, "2": _SECOND, "3": _THIRD, "4": _FOURTH, "5": {}}
+BEFORE: dict[str, dict[str, Any]] = {"1": _FIRST, "2": _SECOND, "3": _THIRD, "4": _FOURTH, "5": _FIFTH}
 """Older formats that are still read: what their methods did, in the fields that they did not have."""
 STATISTICS = ("r_scale", "r_max", "rough_mean", "rough_std", "look_mean", "look_std", "looks", "looks_of", "look_around_mean", "look_around_std", "look_map")
 CRITIC = "critic."
@@ -108,7 +109,6 @@ def _read(path: Path, *, tensors: bool = True) -> tuple[Config, Provenance, dict
         header = json.loads(raw)
         if header["version"] in BEFORE:
             header["config"]["method"] = BEFORE[header["version"]] | header["config"]["method"]
-            header["config"]["geometry"] = {"stop_at_fluid": False} | header["config"]["geometry"]
         elif header["version"] != VERSION:
             raise refuse(path, found=f"weights of format {header['version']}", expected=f"format {VERSION}", remedy="use the pathosyn version that wrote them")
         return from_dict(Config, header["config"]), from_dict(Provenance, header["provenance"]), values

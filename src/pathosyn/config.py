@@ -24,8 +24,6 @@ class Geometry:
     """S is 1 on the lesion grown by this much: manual masks cut the infiltrating rim short by 1-2 px."""
     feather_mm: float = 3.0
     """S falls smoothly from 1 to 0 over this distance beyond the grown lesion."""
-    stop_at_fluid: bool = True
-    """Beyond the mask S is 0 on fluid and bone (`data.tissue.solid`): a lesion's rim does not run into ventricles and sulci."""
     margin_mm: float = 10.0
     """Healthy context that a window shows around the support at the least."""
     buckets: tuple[int, ...] = (64, 96, 128, 160, 192, 256)
@@ -103,6 +101,8 @@ class Method:
     """The drawn form is moved to the appearance that was asked for (`appearance.held`): told, the network comes near it, not to it."""
     gather: bool = True
     """Before that the drawn form is smoothed within its regions (`gathering.gathered`): left alone, a large lesion is mottled."""
+    stop_at_fluid: bool = True
+    """What is drawn or healed beyond the mask stops at fluid and bone (`data.tissue.solid`): a rim does not run into ventricles and sulci."""
     level: int = 60
     """The t of the last call. Its noise hides the seams of the cells, and not their means."""
     adversary: float = 0.0
@@ -182,6 +182,7 @@ FREE = (
     "coarse",
     "hold",
     "gather",
+    "stop_at_fluid",
     "level",
     "adversary",
     "low",
@@ -260,6 +261,7 @@ def paper() -> Method:
         attune=False,
         hold=False,
         gather=False,
+        stop_at_fluid=False,
         adversary=0.0,
         patches=0.0,
         # Through Eq. 12 an error in ε̂ is 157 times larger in r̂_0 at T: with λ = 1 these two would be all of Eq. 15.

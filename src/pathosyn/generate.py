@@ -15,6 +15,7 @@ from pathosyn.controls import CONTROLS, NEEDS_DONOR, closest
 from pathosyn.data.population import fingerprint
 from pathosyn.data.slices import Slices
 from pathosyn.data.synthetic import FIELDS, Origin, Writer
+from pathosyn.data.tissue import on_tissue, solid
 from pathosyn.errors import refuse
 from pathosyn.networks import bf16_pays
 from pathosyn.progress import track
@@ -139,6 +140,8 @@ def _drawn(
             x_hat, m, blend = made.x_hat.float(), made.m, made.S
         else:
             x_hat, m, blend = CONTROLS[method](batch, x_sub, donor, _substrate(loaded, donor) if donor else None, own)
+    if loaded.config.method.stop_at_fluid:  # for the controls, too: the same blend for all
+        x_hat = _on_tissue(slices, batch, x_hat, m)
     known = batch.present[:, :, None, None].to(x_hat.dtype)
     arrays = dict(zip(FIELDS, (t.numpy() for t in (x_hat * known, x_sub, m[:, 0], blend[:, 0])), strict=True))
     table = slices.windows[members]
@@ -157,6 +160,14 @@ def _drawn(
         for b, row in enumerate(members)
     ]
     return arrays, rows
+
+
+def _on_tissue(slices: Slices, batch: LesionBatch, x_hat: torch.Tensor, m: torch.Tensor) -> torch.Tensor:
+    """What was drawn stops at fluid and bone beyond the masks, the scan's own and the drawn one."""
+    x, lesion = batch.x.numpy(), (batch.m + m).numpy()[:, 0] > 0
+    tissue = [solid({name: x[b, c] for c, name in enumerate(slices.contrasts) if batch.present[b, c]}) for b in range(len(batch))]
+    made = [on_tissue(x[b], x_hat[b].numpy(), np.where(lesion[b], np.float32(1), tissue[b])) for b in range(len(batch))]
+    return torch.from_numpy(np.stack(made))
 
 
 def _substrate(loaded: Loaded, batch: LesionBatch) -> torch.Tensor:

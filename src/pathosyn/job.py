@@ -18,7 +18,7 @@ from pathosyn.data.placement import Lesions, Wish, lesions
 from pathosyn.data.population import describe, unlike
 from pathosyn.data.scene import Scene, on_grid, scene_of
 from pathosyn.data.subjects import Scan, SubjectFiles, read_scan
-from pathosyn.data.tissue import on_tissue, solid
+from pathosyn.data.tissue import solid
 from pathosyn.decomposition import smooth
 from pathosyn.errors import refuse
 from pathosyn.volume import Target
@@ -65,17 +65,20 @@ class Job:
         if self.S_new.shape == self.scan.shape[::-1]:
             old, new = self.S_old, self.S_new
         else:
-            masks = [m.transpose(2, 1, 0) for m in (self.lesions.old, self.lesions.new)]
-            tissue = _tissue(self._native_solid(), np.ones_like(air), masks[0], method)
-            old, new = (on_tissue(blend(method, m, spacing, self.loaded), m, tissue) for m in masks)
+            masks = (m.transpose(2, 1, 0) for m in (self.lesions.old, self.lesions.new))
+            old, new = (blend(method, m, spacing, self.loaded) for m in masks)
         return np.where(air, np.float32(0), old), np.where(air, np.float32(0), new)
 
-    def _native_solid(self) -> Field:
-        """How far each voxel of the file's grid is tissue, (Z, H, W)."""
-        if not self.loaded.config.geometry.stop_at_fluid:
-            return np.ones(self.scan.shape[::-1], np.float32)
-        images = {name: self.scene.normalisers[name].apply(v.canonical().transpose(2, 1, 0)) for name, v in self.scan.volumes.items()}
-        return np.broadcast_to(solid(images), self.scan.shape[::-1])
+    @cached_property
+    def native_tissue(self) -> Field:
+        """How far each voxel of the file's grid may change, (Z, H, W): 1 on the lesions, beyond them as far as it is tissue, where the method asks."""
+        share = np.ones(self.scan.shape[::-1], np.float32)
+        if self.loaded.config.method.stop_at_fluid:
+            old, new = self.native_blends
+            rim = ((old > 0) | (new > 0)) & ~(self.lesions.old | self.lesions.new).transpose(2, 1, 0)
+            images = {name: self.scan.volumes[name].canonical().transpose(2, 1, 0)[rim] for _, name in self.channels()}
+            share[rim] = solid({name: self.scene.normalisers[name].apply(values) for name, values in images.items()})
+        return share
 
     def _air(self) -> Mask:
         """Where every contrast holds the one value that a brain extraction wrote around the brain: a lesion's rim does not spill into it."""
@@ -113,8 +116,7 @@ def ready(files: SubjectFiles, loaded: Loaded, wish: Wish) -> Job:
     for channel, name in enumerate(config.contrasts):
         if present[channel]:
             x[:, channel] = np.clip(scene.normalisers[name].apply(scene.images[name]), -CLIP, CLIP)
-    tissue = _tissue(scene.solid, scene.head, scene.seg > 0, config.method)
-    old, new = (on_tissue(blend(config.method, m, scene.spacing, loaded), m, tissue) for m in (scene.seg > 0, m_new))
+    old, new = (np.where(scene.head | m, blend(config.method, m, scene.spacing, loaded), np.float32(0)) for m in (scene.seg > 0, m_new))
     job = Job(scan, scene, asked, loaded, x, present, m_new, old, new, warnings)
     done, whole = loaded.provenance.steps, config.train.steps
     if done < whole:  # before the second stage there is no lesion in them at all
@@ -132,11 +134,6 @@ def _known(files: SubjectFiles, contrasts: Sequence[str]) -> tuple[SubjectFiles,
         raise refuse(files.name, found=f"only {', '.join(files.images)}", expected=expected, remedy="use weights that know this contrast")
     why = "not known to these weights and not written, since a scan without the lesion beside scans with it would be false"
     return replace(files, images=images), [f"{', '.join(unknown)}: {why}"] if unknown else []
-
-
-def _tissue(tissue: Field, head: Mask, old: Mask, method: Method) -> Field:
-    """Where a rim may go: as printed, anywhere on the head; under the scan's own lesion, which may be dark itself, anywhere."""
-    return head.astype(np.float32) if method.composition == "paper" else np.where(old & head, np.float32(1), tissue)
 
 
 def _native_head(scan: Scan, scene: Scene) -> Mask:

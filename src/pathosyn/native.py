@@ -6,14 +6,15 @@ import numpy as np
 
 from pathosyn.data.masks import back
 from pathosyn.data.nifti import Volume
+from pathosyn.data.tissue import on_tissue
 from pathosyn.decomposition import heal, recompose
 from pathosyn.job import Field, Job, Mask
 
 
 def support(job: Job, *, healed_only: bool = False) -> Mask:
-    """(Z, H, W) on the file's grid: the voxels that may differ from the source, supp S_old ∪ supp S_new without air."""
+    """(Z, H, W) on the file's grid: the voxels that may differ from the source, supp S_old ∪ supp S_new without air, and without fluid beyond the lesions."""
     old, new = job.native_blends
-    return old > 0 if healed_only else (old > 0) | (new > 0)
+    return (old > 0 if healed_only else (old > 0) | (new > 0)) & (job.native_tissue > 0)
 
 
 def composed(job: Job, f_old: Field, f_new: Field | None = None, r: Field | None = None, *, severity: float = 0.0) -> dict[str, Volume]:
@@ -24,6 +25,7 @@ def composed(job: Job, f_old: Field, f_new: Field | None = None, r: Field | None
     where = support(job, healed_only=r is None)
     kind = job.loaded.config.method.composition
     images = {}
+    tissue = job.native_tissue[where]
     for channel, name in job.channels():
         stored, normaliser = job.scan.volumes[name], job.scene.normalisers[name]
         values = stored.canonical().transpose(2, 1, 0)
@@ -35,7 +37,7 @@ def composed(job: Job, f_old: Field, f_new: Field | None = None, r: Field | None
                 inside = inside + np.float32(severity) * S_new[where] * deviation
             else:
                 inside = recompose(inside, x_sub, deviation, S_new[where], severity=severity, kind=kind)
-        values = values.copy()
+        values, inside = values.copy(), on_tissue(values[where], inside, tissue)
         values[where] = inside
         images[name] = stored.replaced(values.transpose(2, 1, 0), where.transpose(2, 1, 0))
     return images

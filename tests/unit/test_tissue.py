@@ -2,16 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
-import h5py
 import numpy as np
-import pytest
 
-from pathosyn.config import Geometry
-from pathosyn.data.masks import blend_map
-from pathosyn.data.store import read_header
 from pathosyn.data.tissue import FLUID, TISSUE, on_tissue, solid
 
 
@@ -32,31 +24,11 @@ def test_t2_in_which_fluid_is_bright_says_nothing() -> None:
     assert solid({"t2": np.full(2, 5.0), "t1": np.array([-5.0, 0.0])}).tolist() == [0.0, 1.0]
 
 
-def test_the_lesion_itself_keeps_its_blend() -> None:
-    m = np.zeros((1, 9, 9), bool)
-    m[0, 3:6, 3:6] = True
-    S = blend_map(m, (5.0, 1.0, 1.0), Geometry())  # noqa: N806
-    tissue = np.ones(m.shape, np.float32)
-    tissue[..., 4:] = 0.0
-    found = on_tissue(S, m, tissue)
-    assert (found[m] == 1).all() and not found[..., 4:][~m[..., 4:]].any() and np.array_equal(found[..., :4], S[..., :4]) and found.dtype == np.float32
-
-
-def test_data_prepared_before_is_read_as_it_was(prepared_file: Path, tmp_path: Path) -> None:
-    assert read_header(prepared_file).geometry.stop_at_fluid
-    old = tmp_path / "old.h5"
-    old.write_bytes(prepared_file.read_bytes())
-    with h5py.File(old, "r+") as file:
-        geometry = json.loads(file.attrs["geometry"])
-        del geometry["stop_at_fluid"]
-        file.attrs["geometry"] = json.dumps(geometry)
-    assert read_header(old).geometry == Geometry(**{**vars(read_header(prepared_file).geometry), "stop_at_fluid": False})
-
-
-@pytest.fixture(scope="module")
-def prepared_file(tiny_cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from pathosyn.data.prepare import prepare
-
-    out = tmp_path_factory.mktemp("tissue") / "slices.h5"
-    prepare([tiny_cohort], out, fractions=(0.5, 0.25, 0.25), workers=0, progress=False)
-    return out
+def test_all_of_what_was_drawn_none_of_it_or_a_share() -> None:
+    draw = np.random.default_rng(0)
+    x, changed = draw.normal(size=(2, 6, 6)).astype(np.float32), draw.normal(size=(2, 6, 6)).astype(np.float32)
+    share = np.ones((6, 6), np.float32)
+    share[:, 3:], share[0, 0] = 0.0, 0.25
+    found = on_tissue(x, changed, share)
+    assert np.array_equal(found[:, :, 3:], x[:, :, 3:]) and np.array_equal(found[:, 1:, :3], changed[:, 1:, :3])
+    assert np.allclose(found[:, 0, 0], 0.75 * x[:, 0, 0] + 0.25 * changed[:, 0, 0], atol=1e-6)

@@ -16,7 +16,6 @@ from pathosyn.data.masks import blend_map, box_of, grown_box, in_plane
 from pathosyn.data.normalise import CLIP, Normaliser, fit_normaliser, foreground
 from pathosyn.data.store import Record
 from pathosyn.data.subjects import Scan
-from pathosyn.data.tissue import on_tissue, solid
 from pathosyn.data.windows import Window, as_table, windows_of
 
 IMAGE_ORDER = 3
@@ -31,8 +30,7 @@ class Scene:
     images   contrast → (Z, H, W) float32, native units
     seg      (Z, H, W) uint8 labels, 0 where there is no mask
     spacing  mm along z, y, x
-    S        (Z, H, W) blend map of the lesion; beyond the lesion itself 0 off the head and, if so asked, on fluid: what lies there is no tissue
-    solid    (Z, H, W) how far each pixel is tissue (`tissue.solid`), 0 off the head
+    S        (Z, H, W) blend map of the lesion, 0 off the head beyond the lesion itself: what lies there is no tissue
     head     (Z, H, W) bool foreground
     normalisers  contrast → intensity scale, fitted over the head without the support
     """
@@ -41,7 +39,6 @@ class Scene:
     seg: np.ndarray
     spacing: tuple[float, float, float]
     S: np.ndarray
-    solid: np.ndarray
     head: np.ndarray
     normalisers: dict[str, Normaliser]
 
@@ -69,8 +66,7 @@ def scene_of(scan: Scan, geometry: Geometry) -> Scene:
     head = foreground(list(images.values()))
     support = blend > 0
     normalisers = {name: fit_normaliser(image, head, exclude=support) for name, image in images.items()}
-    tissue = head * (solid({name: normalisers[name].apply(image) for name, image in images.items()}) if geometry.stop_at_fluid else np.float32(1))
-    return Scene(images, seg, spacing, on_tissue(blend, seg > 0, tissue), tissue, head, normalisers)
+    return Scene(images, seg, spacing, np.where(head | (seg > 0), blend, np.float32(0)), head, normalisers)
 
 
 def record_of(scan: Scan, contrasts: Sequence[str], geometry: Geometry, inpaint: str) -> Record:

@@ -37,8 +37,6 @@ from pathosyn.errors import refuse
 
 FORMAT = "pathosyn-slices"
 VERSION = 1
-BEFORE = {"stop_at_fluid": False}
-"""What was done before the file's geometry said so."""
 _log = logging.getLogger(__name__)
 
 
@@ -180,7 +178,7 @@ def read_header(path: Path) -> Header:
     if not attributes.get("complete"):
         raise refuse(path, found="a preparation that has not ended", expected=wanted, remedy="run the same prepare command again, it resumes")
     try:
-        geometry = from_dict(Geometry, BEFORE | json.loads(attributes["geometry"]))
+        geometry = from_dict(Geometry, json.loads(attributes["geometry"]))
         return Header(tuple(json.loads(attributes["contrasts"])), geometry, attributes["inpaint"], json.loads(attributes["split"]), attributes["pathosyn"])
     except (KeyError, TypeError, ValueError) as error:
         raise refuse(path, found=f"settings that this version does not know ({error})", expected=wanted, remedy=again) from error

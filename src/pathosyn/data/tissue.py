@@ -24,6 +24,6 @@ def solid(images: Mapping[str, np.ndarray]) -> np.ndarray | np.float32:
     return share * share * (3 - 2 * share)
 
 
-def on_tissue(S: np.ndarray, m: np.ndarray, tissue: np.ndarray) -> np.ndarray:  # noqa: N803 - the paper's letter
-    """The blend map S as it is on the lesion m, and beyond it times how far each voxel is `tissue`; arrays of one shape, float32."""
-    return np.where(m, S, S * tissue).astype(np.float32)
+def on_tissue(x: np.ndarray, changed: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """x + share (changed - x): `changed` where `share`, in [0, 1], is 1, x to the bit where it is 0. Arrays of one shape, or shapes that fit."""
+    return np.where(share >= 1, changed, np.where(share > 0, x + share * (changed - x), x))
