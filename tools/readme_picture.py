@@ -17,6 +17,7 @@ from pathosyn import figures
 from pathosyn.checkpoint import load
 from pathosyn.data.slices import Slices
 from pathosyn.decomposition import heal
+from pathosyn.generate import stopped_at_fluid
 from pathosyn.types import Controls
 from pathosyn.weights import find
 
@@ -45,7 +46,7 @@ def main() -> None:
         healed = heal(batch.x, draws[0].x_sub, batch.S)
         for contrast in given.contrasts:
             c = loaded.config.contrasts.index(contrast)
-            planes = [_middle(v[0, c].float()) for v in (batch.x, healed, *(d.x_hat for d in draws))]
+            planes = [_middle(v[0, c].float()) for v in (batch.x, healed, *(stopped_at_fluid(loaded, batch, d.x_hat.float(), batch.m) for d in draws))]
             low, high = figures.window_limits(planes[0])
             tiles = [figures.grey(plane, low, high) for plane in planes]
             rows.append([figures.outline(tiles[0], _middle(batch.m[0, 0]) > 0), *tiles])

@@ -19,7 +19,7 @@ from pathosyn.data.tissue import on_tissue, solid
 from pathosyn.errors import refuse
 from pathosyn.networks import bf16_pays
 from pathosyn.progress import track
-from pathosyn.types import Controls, LesionBatch
+from pathosyn.types import Controls, Image, LesionBatch, Mask
 from pathosyn.writing import refuse_unwritable
 
 METHODS = ("pathosyn", *CONTROLS)
@@ -140,8 +140,7 @@ def _drawn(
             x_hat, m, blend = made.x_hat.float(), made.m, made.S
         else:
             x_hat, m, blend = CONTROLS[method](batch, x_sub, donor, _substrate(loaded, donor) if donor else None, own)
-    if loaded.config.method.stop_at_fluid:  # for the controls, too: the same blend for all
-        x_hat = _on_tissue(slices, batch, x_hat, m)
+    x_hat = stopped_at_fluid(loaded, batch, x_hat, m)  # the controls, too: the same blend for all
     known = batch.present[:, :, None, None].to(x_hat.dtype)
     arrays = dict(zip(FIELDS, (t.numpy() for t in (x_hat * known, x_sub, m[:, 0], blend[:, 0])), strict=True))
     table = slices.windows[members]
@@ -162,10 +161,13 @@ def _drawn(
     return arrays, rows
 
 
-def _on_tissue(slices: Slices, batch: LesionBatch, x_hat: torch.Tensor, m: torch.Tensor) -> torch.Tensor:
-    """What was drawn stops at fluid and bone beyond the masks, the scan's own and the drawn one."""
+def stopped_at_fluid(loaded: Loaded, batch: LesionBatch, x_hat: Image, m: Mask) -> Image:
+    """Drawn windows x_hat (B, C, H, W) as `insert` finishes them: the scan's own fluid and bone beyond the masks, its own and the drawn one m, where the
+    method asks."""
+    if not loaded.config.method.stop_at_fluid:
+        return x_hat
     x, lesion = batch.x.numpy(), (batch.m + m).numpy()[:, 0] > 0
-    tissue = [solid({name: x[b, c] for c, name in enumerate(slices.contrasts) if batch.present[b, c]}) for b in range(len(batch))]
+    tissue = [solid({name: x[b, c] for c, name in enumerate(loaded.config.contrasts) if batch.present[b, c]}) for b in range(len(batch))]
     made = [on_tissue(x[b], x_hat[b].numpy(), np.where(lesion[b], np.float32(1), tissue[b])) for b in range(len(batch))]
     return torch.from_numpy(np.stack(made))
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from pathosyn.checkpoint import Loaded, Provenance
 from pathosyn.config import Geometry, default
@@ -226,6 +227,27 @@ def test_a_set_drawn_on_other_data_is_refused(data: Path, sets: dict[str, Synthe
             matching(data, sets["real"])
     finally:
         sets["real"].origin = kept
+
+
+def test_fluid_beyond_the_masks_stays_in_the_controls_too(loaded: Loaded, make_method: Callable[..., Any]) -> None:
+    from pathosyn.types import LesionBatch
+
+    m = torch.zeros(1, 1, 32, 32)
+    m[..., 12:20, 12:20] = 1
+    x = torch.zeros(1, 2, 32, 32)
+    x[:, :, :, :16] = -3.0  # the left half is fluid, also under the lesion's left half
+    x[:, 0, :4] = 5.0  # but for the uppermost rows, bright in T1
+    batch = LesionBatch(x, m, m, x, torch.ones(1, 2, dtype=torch.bool), torch.zeros(1, dtype=torch.bool), ["a"], [0])
+    pasted = torch.zeros_like(m)
+    pasted[..., 24:30, 4:10] = 1
+    found = cohort.stopped_at_fluid(loaded, batch, torch.full_like(x, 9.0), pasted)
+    drawn = (found == 9).all(dim=1)[0]
+    assert bool(drawn[:, 16:].all()) and bool(drawn[12:20, 12:16].all()) and bool(drawn[24:30, 4:10].all()) and bool(drawn[:4].all())
+    wet = torch.ones(32, 16, dtype=torch.bool)
+    wet[:4], wet[12:20, 12:16], wet[24:30, 4:10] = False, False, False
+    assert torch.equal(found[0, :, :, :16][:, wet], x[0, :, :, :16][:, wet])
+    off = make_method(default(), stop_at_fluid=False)
+    assert bool((cohort.stopped_at_fluid(replace(loaded, method=off, config=off.config), batch, torch.full_like(x, 9.0), pasted) == 9).all())
 
 
 def test_realism_is_told_beside_copy_paste(data: Path, sets: dict[str, SyntheticSet], monkeypatch: pytest.MonkeyPatch) -> None:
