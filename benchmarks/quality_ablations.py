@@ -6,7 +6,7 @@ Every row is trained by `fit()` into a run folder of its own under --runs (the s
 `tiny`, for the same number of optimiser steps on the same number of window pixels a step; then `--learn` windows of each training subject and `--judge` of
 each validation subject are drawn, and the trees are asked, as in quality_realism.py. A row needs its data: the rows of `--also NAME=FILE` are skipped
 without it (`biharmonic`: prepared with --inpaint biharmonic; `feather-…`, `margin-…`: with that --geometry). Lower is better: AUC .5 is indistinguishable,
-and `gap` (judging.gap) is 0 for a method whose lesions have the real ones' numbers on the average.
+and `gap` (judging.gap) has a scale where AUC has none; how much of either is chance, the row "another seed" says.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Change:
     data: str = ""
 
 
-ALL_PIXELS = {"coarse": 1, "roughness": False, "appearance": False, "hold": False, "gather": False, "patches": 0.0}
+ALL_PIXELS = {"coarse": 1, "steps": 20, "roughness": False, "appearance": False, "hold": False, "gather": False, "patches": 0.0}
 EPS = {"prediction": "eps", "zero_terminal_snr": False}
 CHANGES: dict[str, Change] = {
     "default": Change(),
@@ -54,6 +54,7 @@ CHANGES: dict[str, Change] = {
     "no appearance": Change({"appearance": False, "hold": False}),
     "appearance not held": Change({"hold": False}),
     "not gathered": Change({"gather": False}),
+    "rim not stopped at fluid": Change({"stop_at_fluid": False}),
     "no grain": Change({"grain": False}),
     "context outside": Change({"context": "outside"}),
     "last call by Eqs. 9, 13": Change({"patches": 0.0}, {"sharpen_share": 0.0}),
@@ -107,7 +108,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             sets = judging.drawn(data, load(weights), Path(folder), learn=given.learn, judge=given.judge)
             found = realism.pairs(data, sets, show=False)
-            print(f"{name} | {spent:.0f} | {judging.gap(found)} | {judging.row(found)}", flush=True)
+            print(f"{name} | {spent:.0f} | {judging.gap(found):.3f} | {judging.row(found)}", flush=True)
 
 
 if __name__ == "__main__":

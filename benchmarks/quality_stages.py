@@ -27,7 +27,7 @@ from pathosyn import appearance, coarse, decomposition, rng
 from pathosyn.checkpoint import Loaded
 from pathosyn.data.slices import Slices
 from pathosyn.evaluate import realism
-from pathosyn.generate import chosen, in_batches
+from pathosyn.generate import chosen, in_batches, stopped_at_fluid
 from pathosyn.types import LesionBatch
 
 
@@ -61,7 +61,8 @@ def variants(loaded: Loaded, batch: LesionBatch) -> dict[str, np.ndarray]:
     made = {}
     for name, form in forms.items():
         r = method.last_call(batch, f, form, lambda k: noise(5000 + k))
-        made[name] = ((decomposition.heal(batch.x, f, parts.S) + parts.S * r) * parts.known).float().numpy()
+        x_hat = decomposition.heal(batch.x, f, parts.S) + parts.S * r
+        made[name] = (stopped_at_fluid(loaded, batch, x_hat.float(), batch.m) * parts.known).numpy()
     return made
 
 

@@ -164,7 +164,7 @@ def _drawn(
 def stopped_at_fluid(loaded: Loaded, batch: LesionBatch, x_hat: Image, m: Mask) -> Image:
     """Drawn windows x_hat (B, C, H, W) as `insert` finishes them: the scan's own fluid and bone beyond the masks, its own and the drawn one m, where the
     method asks."""
-    if not loaded.config.method.stop_at_fluid:
+    if not loaded.method.config.method.stop_at_fluid:
         return x_hat
     x, lesion = batch.x.numpy(), (batch.m + m).numpy()[:, 0] > 0
     tissue = [solid({name: x[b, c] for c, name in enumerate(loaded.config.contrasts) if batch.present[b, c]}) for b in range(len(batch))]

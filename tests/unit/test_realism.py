@@ -163,6 +163,8 @@ def test_a_difference_is_over_judged_subjects_that_both_have(softened: Pairs) ->
     fake = softened.fake.astype(float)
     found = realism.difference(realism.Scores(fake, few), realism.Scores(-fake, softened))
     assert (found.value, found.subjects) == (1.0, 3)
+    nobody = realism.difference(realism.Scores(fake, few), realism.Scores(fake, replace(softened, judged=softened.subjects == "s9")))
+    assert np.isnan(nobody.value) and nobody.subjects == 0
 
 
 def test_real_halves_are_real_windows_only(softened: Pairs) -> None:

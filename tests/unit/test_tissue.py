@@ -15,13 +15,17 @@ def test_fluid_is_dark_in_every_contrast() -> None:
 
 def test_between_the_two_it_is_a_smoothstep() -> None:
     u = np.linspace(0, 1, 11)
-    assert np.allclose(solid({"t1ce": FLUID + (TISSUE - FLUID) * u}), 3 * u**2 - 2 * u**3, atol=1e-5)
-    assert solid({"t1": np.zeros(3)}).dtype == np.float32
+    assert np.allclose(solid({"flair": FLUID + (TISSUE - FLUID) * u}), 3 * u**2 - 2 * u**3, atol=1e-5)
+    assert solid({"flair": np.zeros(3)}).dtype == np.float32
 
 
 def test_t2_in_which_fluid_is_bright_says_nothing() -> None:
-    assert float(solid({"t2": np.full(4, -5.0)})) == 1.0
-    assert solid({"t2": np.full(2, 5.0), "t1": np.array([-5.0, 0.0])}).tolist() == [0.0, 1.0]
+    assert solid({"t2": np.full(2, 5.0), "flair": np.array([-5.0, 0.0])}).tolist() == [0.0, 1.0]
+
+
+def test_without_flair_a_dark_lesion_is_not_taken_for_fluid() -> None:
+    for images in ({"t1": np.full(4, -5.0)}, {"t1": np.full(4, -5.0), "t1ce": np.full(4, -5.0)}, {"t2": np.full(4, -5.0)}):
+        assert float(solid(images)) == 1.0
 
 
 def test_all_of_what_was_drawn_none_of_it_or_a_share() -> None:

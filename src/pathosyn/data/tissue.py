@@ -1,4 +1,8 @@
-"""Where a lesion's rim may go: tissue, and not the fluid of ventricles and sulci, nor bone."""
+"""Where a lesion's rim may go: tissue, and not the fluid of ventricles and sulci, nor bone.
+
+How dark fluid is in normalised units depends on what else is in the head: in brain-extracted scans it lies far below -1.6, in scans with the skull on, whose
+bone and air are as dark, it often does not reach -1, and little is stopped then.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +13,17 @@ import numpy as np
 DARK = ("t1", "t1ce", "flair")
 """The contrasts in which fluid is dark."""
 FLUID, TISSUE = -1.6, -1.0
-"""Normalised units: as dark as the one in every such contrast is fluid, as bright as the other in any of them is tissue. In BraTS training subjects nine
-tenths of the white matter, and of the grey nearly as much, are brighter than -1.2 in T1, T1ce and FLAIR each."""
+"""Normalised units: as dark as the one in every such contrast is fluid, as bright as the other in any of them is tissue (docs/decisions.md)."""
 
 
 def solid(images: Mapping[str, np.ndarray]) -> np.ndarray | np.float32:
     """1 on tissue, 0 on fluid, bone and air, a smoothstep between; float32 of the images' shape. `images`: contrast → normalised units.
 
-    The brightest of the `DARK` contrasts decides: fluid is dark in all of them, oedema and enhancement bright in one. 1 everywhere where none is there."""
-    dark = [images[name] for name in DARK if name in images]
-    if not dark:
+    The brightest of the `DARK` contrasts decides: fluid is dark in all of them, oedema bright in FLAIR. 1 everywhere without a FLAIR: in T1 a lesion beyond
+    its mask can be as dark as fluid."""
+    if "flair" not in images:
         return np.float32(1.0)
+    dark = [images[name] for name in DARK if name in images]
     share = np.clip((np.maximum.reduce(dark) - np.float32(FLUID)) / np.float32(TISSUE - FLUID), 0, 1, dtype=np.float32)
     return share * share * (3 - 2 * share)
 

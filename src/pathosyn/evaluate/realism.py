@@ -63,7 +63,7 @@ def pairs(data: str | Path, sets: Sequence[SyntheticSet], *, views: bool = False
                     fake.append(label)
                     if views:
                         known = scene.present[:, None, None]
-                        # Judged is the support, not the mask: there the drawn tissue ends.
+                        # Judged is the support, not the mask: nothing is drawn beyond it.
                         where = drawn["S"] > 0 if label else scene.S > 0
                         seen.append((cnn.centred(x * known).astype(np.float16), cnn.centred(where[None]), scene.present))
     if len(set(subjects)) < 2:
@@ -165,8 +165,8 @@ def network(found: Pairs, region: str, *, seed: int = 0, steps: int = cnn.STEPS)
 
 def measure(data: str | Path, sets: Mapping[str, Sequence[SyntheticSet]], *, judges: Sequence[str] = ("trees", "cnn"), show: bool = True) -> pd.DataFrame:
     """A row a method, judge and region: auc, low, high, subjects, windows. `real` beside `real`, which every table needs, is made here: half of the
-    first method's real windows pass as drawn. Where a set is of copy-pasted lesions, `beside`, `beside_low` and `beside_high` are the AUC less that set's,
-    over the same resampled subjects."""
+    first method's real windows pass as drawn. Where a set is of copy-pasted lesions, `beside`, `beside_low` and `beside_high` are the AUC less that set's
+    over the `beside_subjects` that both have, the same ones in each resample; the judges and the draws are taken as they are, so other seeds may differ more."""
     rows: list[dict[str, Any]] = []
     scores: list[Scores] = []
     for name, some in sets.items():
@@ -181,7 +181,7 @@ def measure(data: str | Path, sets: Mapping[str, Sequence[SyntheticSet]], *, jud
     for row, mine in zip(rows, scores, strict=True):
         if (other := control.get((row["judge"], row["region"]))) is not None and row["method"] not in (pasted, "real vs real"):
             gap = difference(mine, other)
-            row |= {"beside": gap.value, "beside_low": gap.low, "beside_high": gap.high}
+            row |= {"beside": gap.value, "beside_low": gap.low, "beside_high": gap.high, "beside_subjects": gap.subjects}
     return pd.DataFrame(rows)
 
 
@@ -193,8 +193,11 @@ class Scores(NamedTuple):
 
 
 def difference(one: Scores, other: Scores) -> Interval:
-    """AUC of `one` less that of `other`, with the interval over the judged subjects that both have: each resample takes the same subjects for both."""
+    """AUC of `one` less that of `other`, with the interval over the judged subjects that both have: each resample takes the same subjects for both. NaN
+    where they have none in common."""
     names = sorted(set(one.found.subjects[one.found.judged]) & set(other.found.subjects[other.found.judged]))
+    if not names:
+        return Interval(float("nan"), float("nan"), float("nan"), 0)
     rows = [[np.flatnonzero((each.found.subjects == name) & each.found.judged) for name in names] for each in (one, other)]
 
     def gap(picked: np.ndarray) -> float:
