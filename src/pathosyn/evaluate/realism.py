@@ -166,7 +166,7 @@ def network(found: Pairs, region: str, *, seed: int = 0, steps: int = cnn.STEPS)
 def measure(data: str | Path, sets: Mapping[str, Sequence[SyntheticSet]], *, judges: Sequence[str] = ("trees", "cnn"), show: bool = True) -> pd.DataFrame:
     """A row a method, judge and region: auc, low, high, subjects, windows. `real` beside `real`, which every table needs, is made here: half of the
     first method's real windows pass as drawn. Where a set is of copy-pasted lesions, `beside`, `beside_low` and `beside_high` are the AUC less that set's
-    over the `beside_subjects` that both have, the same ones in each resample; the judges and the draws are taken as they are, so other seeds may differ more."""
+    over the `beside_subjects` that both have, the same ones in each resample; judges and draws are taken as they are: other seeds may differ more."""
     rows: list[dict[str, Any]] = []
     scores: list[Scores] = []
     for name, some in sets.items():
