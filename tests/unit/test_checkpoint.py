@@ -115,6 +115,14 @@ def test_what_is_not_ours_is_refused_with_its_name(path: Path, spoil: Callable[[
     assert fault.where == str(path) and told in fault.found and "\n" not in str(fault)
 
 
+def test_older_weights_draw_as_they_did(path: Path) -> None:
+    def before(held: dict[str, Any]) -> None:
+        held.update(version="5")
+        del held["config"]["method"]["stop_at_fluid"]
+
+    assert load(path).config.method.stop_at_fluid and not load(rewritten(path, before)).config.method.stop_at_fluid
+
+
 def test_a_folder_is_not_a_weight_file(tmp_path: Path) -> None:
     with pytest.raises(InputError):
         load(tmp_path)

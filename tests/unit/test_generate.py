@@ -250,6 +250,13 @@ def test_fluid_beyond_the_masks_stays_in_the_controls_too(loaded: Loaded, make_m
     assert bool((cohort.stopped_at_fluid(replace(loaded, method=off), batch, torch.full_like(x, 9.0), pasted) == 9).all())
 
 
+@pytest.mark.parametrize("name", ["pathosyn", "gaussian", "copy-paste"])
+def test_every_method_is_finished_so(name: str, data: Path, loaded: Loaded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cohort, "stopped_at_fluid", lambda _, batch, x_hat, m: torch.full_like(x_hat, 7.0) * (m >= 0))
+    found = SyntheticSet(run(data, tmp_path / "set", loaded, method=name, per_subject=1, progress=False))
+    assert all((window["x_hat"] == 7).all() for _, window in found.windows())
+
+
 def test_realism_is_told_beside_copy_paste(data: Path, sets: dict[str, SyntheticSet], monkeypatch: pytest.MonkeyPatch) -> None:
     from pathosyn.evaluate import realism
 

@@ -198,7 +198,7 @@ def difference(one: Scores, other: Scores) -> Interval:
     names = sorted(set(one.found.subjects[one.found.judged]) & set(other.found.subjects[other.found.judged]))
     if not names:
         return Interval(float("nan"), float("nan"), float("nan"), 0)
-    rows = [[np.flatnonzero((each.found.subjects == name) & each.found.judged) for name in names] for each in (one, other)]
+    rows = [[np.flatnonzero(each.found.subjects == name) for name in names] for each in (one, other)]
 
     def gap(picked: np.ndarray) -> float:
         mine, theirs = (np.concatenate([some[i] for i in picked]) for some in rows)
