@@ -15,13 +15,14 @@ if TYPE_CHECKING:
     from pathosyn.methods.pathosyn import PathoSyn
 
 FORMAT = "pathosyn-weights"
-VERSION = "6"
-_FIFTH = {"stop_at_fluid": False}
+VERSION = "7"
+_SIXTH = {"coarse_prediction": "v"}
+_FIFTH = _SIXTH | {"stop_at_fluid": False}
 _FOURTH = _FIFTH | {"gather": False, "attune": False}
 _THIRD = _FOURTH | {"appearance": False, "hold": False}
 _SECOND = _THIRD | {"grain": False, "roughness": False, "cells": "deviation", "patches": 0.0}
 _FIRST = _SECOND | {"times": "uniform", "context": "outside", "coarse": 1, "adversary": 0.0}
-BEFORE: dict[str, dict[str, Any]] = {"1": _FIRST, "2": _SECOND, "3": _THIRD, "4": _FOURTH, "5": _FIFTH}
+BEFORE: dict[str, dict[str, Any]] = {"1": _FIRST, "2": _SECOND, "3": _THIRD, "4": _FOURTH, "5": _FIFTH, "6": _SIXTH}
 """Older formats that are still read: what their methods did, in the fields that they did not have."""
 STATISTICS = ("r_scale", "r_max", "rough_mean", "rough_std", "look_mean", "look_std", "looks", "looks_of", "look_around_mean", "look_around_std", "look_map")
 CRITIC = "critic."

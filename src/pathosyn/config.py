@@ -53,6 +53,9 @@ class Method:
     joint: bool = False
     """True: f_sub and eps_theta in one loop, r_0 carries the gradient (Alg. 1). False: staged, f_sub frozen before eps_theta starts."""
     prediction: Literal["eps", "v", "r0"] = "v"
+    """What eps_theta puts out."""
+    coarse_prediction: Literal["eps", "v", "r0"] = "r0"
+    """What the network that diffuses coarse forms puts out; its loss is that of v, held at `alg1.MOST` times that of r_0."""
     zero_terminal_snr: bool = True
     timesteps: int = 1000
     beta_start: float = 1e-4
@@ -240,6 +243,7 @@ def paper() -> Method:
         anchor=0.0,
         low=0.0,
         prediction="eps",
+        coarse_prediction="eps",
         zero_terminal_snr=False,
         times="uniform",
         solver="ddim",

@@ -32,9 +32,9 @@ def substrate_loss(x_sub: Image, x: Image, x_ph: Image, inside: Image | Mask, ou
     return lam_out * masked_mean((x_sub - x) ** 2, outside) + lam_in * masked_mean((x_sub - x_ph) ** 2, inside)
 
 
-def diffusion_loss(target: Image, output: Image, support: Image | Mask) -> Tensor:
+def diffusion_loss(target: Image, output: Image, support: Image | Mask, weight: Weight | None = None) -> Tensor:
     """Eq. 9, on the support as in Alg. 1: what lies outside is noise that no network can know."""
-    return masked_mean((target - output) ** 2, support)
+    return masked_mean((target - output) ** 2, support, weight)
 
 
 def deviation_loss(

@@ -149,7 +149,11 @@ class PathoSyn(nn.Module):
     def estimate(self, network: nn.Module, r_t: Image, condition: Image, t: Times) -> tuple[Image, Image]:
         """A network's output and the r̂_0 that it means."""
         output = network(r_t, condition, t).float()
-        return output, diffusion.predict_r0(r_t, output, t, self.schedule, prediction=self.config.method.prediction)
+        return output, diffusion.predict_r0(r_t, output, t, self.schedule, prediction=self.prediction_of(network))
+
+    def prediction_of(self, network: nn.Module) -> diffusion.Prediction:
+        """What a network puts out."""
+        return self.config.method.coarse_prediction if network is self.coarse else self.config.method.prediction
 
     def to_scaled(self, r: Image) -> Image:
         """Normalised units → the units of the diffusion: Eq. 5 where asked for, then division by the RMS on the support."""
