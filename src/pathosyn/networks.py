@@ -1,8 +1,8 @@
-"""The two networks, from MONAI's blocks: f_sub and eps_theta (paper III-D a); and the critic of the adversarial stage.
+"""The two networks, f_sub and eps_theta (paper III-D a); and the critic of the adversarial stage. Their U-Nets: `unets`.
 
-f_sub is MONAI's `BasicUNet`: symmetric, four down-sampling stages, skips. eps_theta is MONAI's `DiffusionModelUNet`: residual blocks with group
-norm and the sinusoidal time embedding in each, self-attention at its lowest resolution (16×16 for a window of 128 with four levels). Its blocks
-are not a Wide-ResNet to the letter: they have no dropout and take their width from the list of widths, not from one widening factor.
+f_sub is symmetric, with four down-sampling stages and skips. eps_theta has residual blocks with group norm and the sinusoidal time embedding in each,
+and self-attention at its lowest resolution (16×16 for a window of 128 with four levels). Its blocks are not a Wide-ResNet to the letter: they have
+no dropout and take their width from the list of widths, not from one widening factor.
 """
 
 from __future__ import annotations
@@ -15,24 +15,16 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate, pad
 
 from pathosyn.types import Image, Mask
+from pathosyn.unets import DiffusionUNet, SubstrateUNet
 
 GROUPS = 8
 
 
 def substrate_unet(contrasts: int, widths: tuple[int, ...]) -> nn.Module:
     """(B, 2C + 1, H, W) → (B, C, H, W). H and W are multiples of 16; `widths` are the stem's and the four stages', multiples of 8."""
-    from monai.networks.nets.basic_unet import BasicUNet
-
     _check_widths("networks.sub", widths, length=5)
-    return BasicUNet(
-        spatial_dims=2,
-        in_channels=2 * contrasts + 1,
-        out_channels=contrasts,
-        features=(*widths, widths[0]),
-        act=("leakyrelu", {"negative_slope": 0.1, "inplace": True}),
-        # Instance norm would erase the absolute intensity that an inpainter must carry into the hole.
-        norm=("group", {"num_groups": GROUPS}),
-    )
+    # Group norm: instance norm would erase the absolute intensity that an inpainter must carry into the hole.
+    return SubstrateUNet(2 * contrasts + 1, contrasts, widths, GROUPS)
 
 
 def smooth_fill(x: Image, visible: Mask, *, sweeps: int = 4) -> Image:
@@ -75,22 +67,11 @@ class DeviationNetwork(nn.Module):
 
     def __init__(self, contrasts: int, condition: int, widths: tuple[int, ...], blocks: int) -> None:
         super().__init__()
-        from monai.networks.nets.diffusion_model_unet import DiffusionModelUNet
-
         _check_widths("networks.eps", widths)
-        self.net = DiffusionModelUNet(
-            spatial_dims=2,
-            in_channels=contrasts + condition,
-            out_channels=contrasts,
-            channels=widths,
-            attention_levels=[False] * (len(widths) - 1) + [True],
-            num_res_blocks=blocks,
-            num_head_channels=math.gcd(32, widths[-1]),
-            norm_num_groups=GROUPS,
-        )
+        self.net = DiffusionUNet(contrasts + condition, contrasts, widths, blocks, widths[-1] // math.gcd(32, widths[-1]), GROUPS)
 
     def forward(self, r_t: Image, condition: Image, t: Tensor) -> Image:
-        """t is (B,), 1…T; MONAI embeds it sinusoidally."""
+        """t is (B,), 1…T."""
         return self.net(torch.cat([r_t, condition], dim=1), t)
 
 

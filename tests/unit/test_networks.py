@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from pathosyn.config import Networks
 from pathosyn.data.inpaint import harmonic
 from pathosyn.networks import Critic, DeviationNetwork, SubstrateNetwork, fine_detail, parameter_count, smooth_fill
+from pathosyn.unets import Attention
 
 
 def start_anywhere(network: nn.Module) -> nn.Module:
@@ -110,7 +111,7 @@ def test_eps_theta_attends_at_its_lowest_resolution_only(eps_theta: nn.Module) -
     def look(_: nn.Module, inputs: tuple[Tensor, ...], __: object) -> None:
         where.append(inputs[0].shape[-1])
 
-    hooks = [m.register_forward_hook(look) for m in eps_theta.modules() if type(m).__name__ == "SpatialAttentionBlock"]
+    hooks = [m.register_forward_hook(look) for m in eps_theta.modules() if isinstance(m, Attention)]
     with torch.no_grad():
         eps_theta(torch.zeros(1, 2, 128, 128), torch.zeros(1, 3, 128, 128), torch.tensor([3]))
     for hook in hooks:

@@ -46,6 +46,7 @@ class Slices:
     subjects   names; `present` (subjects, C) says which contrasts each has
     windows    one row a lesion window: subject (its place in `subjects`), z, y, x, side, lesion_pixels
     sides      side → number of windows
+    full       (H, W) of each subject's working grid, before the crop to the head
 
     May be pickled and used in forked workers: files are opened by the process that reads.
     """
@@ -75,7 +76,7 @@ class Slices:
         self._channels = [self.header.contrasts.index(name) for name in self.contrasts]
         self._all_channels = self.contrasts == self.header.contrasts
         self.subjects: list[str] = []
-        self._full: list[tuple[int, int]] = []
+        self.full: list[tuple[int, int]] = []
         self._origin: list[tuple[int, int, int]] = []
         rows, present, depth = [], [], []
         held: dict[str, int] = {}
@@ -93,7 +94,7 @@ class Slices:
                 rows.append(mine)
                 self.subjects.append(name)
                 present.append(attributes["present"][self._channels])
-                self._full.append((int(attributes["full_shape"][1]), int(attributes["full_shape"][2])))
+                self.full.append((int(attributes["full_shape"][1]), int(attributes["full_shape"][2])))
                 self._origin.append(tuple(int(n) for n in attributes["origin"]))  # type: ignore[arg-type]
                 depth.append(group["image"].shape[0])
         if not self.subjects:
@@ -209,7 +210,7 @@ class Slices:
                 number = int(np.searchsorted(self._slice_ends, flat, side="right"))
                 z = flat - (int(self._slice_ends[number - 1]) if number else 0)
                 head, own = self._ground(number, z)
-                where = self._origin[number][1:], self._full[number]
+                where = self._origin[number][1:], self.full[number]
                 found = holes.spot(rng, blend > 0, head, own, centre=centre, side=side, origin=where[0], full=where[1], lonely=attempt < 2)
                 if found is not None:
                     return self._covered(number, Window(z, *found[:2], side), found[2:], m, blend)
