@@ -38,12 +38,15 @@ class Change:
 
 
 ALL_PIXELS = {"coarse": 1, "steps": 20, "roughness": False, "appearance": False, "hold": False, "gather": False, "patches": 0.0}
-EPS = {"prediction": "eps", "zero_terminal_snr": False}
+EPS = {"prediction": "eps", "coarse_prediction": "eps", "zero_terminal_snr": False}
 CHANGES: dict[str, Change] = {
     "default": Change(),
     "another seed": Change(train={"seed": 1}),
     "predicts eps": Change(EPS),
-    "predicts r0": Change({"prediction": "r0"}),
+    "predicts v": Change({"prediction": "v", "coarse_prediction": "v"}),
+    "predicts r0": Change({"prediction": "r0", "coarse_prediction": "r0"}),
+    "forms v": Change({"coarse_prediction": "v"}),
+    "forms r0": Change({"coarse_prediction": "r0"}),
     "no zero terminal SNR": Change({"zero_terminal_snr": False}),
     "times uniform": Change({"times": "uniform"}),
     "residual not scaled": Change({"scale_residual": False}),

@@ -1,95 +1,92 @@
-"""Steps against quality: how far drawn lesions are from real ones in intensity and texture, for each solver and number of calls.
+"""Steps against quality: how real drawn lesions look with 1 to 50 calls of the diffusion, for each solver, and what they cost.
 
-    python benchmarks/quality_steps.py --data slices.h5 --weights runs/lgg/weights.safetensors [--windows 48] [--calls 1 2 4 10 20 50]
+    python benchmarks/quality_steps.py --data slices.h5 [--weights glioma] [--calls 1 2 4 6 8 10 20 50] [--solvers ddim …] [--seeds 0 1] --out DIR
 
-On validation subjects, lesions are drawn anew on their own masks. For each contrast eight features of the lesion (mean, standard deviation,
-skewness, kurtosis, gradient energy, Laplacian energy, autocorrelation at lags 1 and 2) are compared between drawn and real lesions: the mean over
-features and contrasts of the 1-Wasserstein distance divided by the real lesions' standard deviation. 0 is the same distribution. The first row,
-real against real (windows split in two by subject), is what 0 looks like with so few lesions; `texture` is the ratio of drawn to real Laplacian
-energy (median), 1 is right.
+On the validation subjects `--judge` windows each are drawn anew on their own masks, with the calls that the row names on the coarse grid and one more at full resolution
+(weights without a coarse grid: all calls at full resolution). `gap` is `judging.gap`, 0 is real; `lesion` and `texture` are the trees' AUC by folds of these subjects, .5 is
+real. Every draw of a seed starts from the same noise, so rows of a seed differ by the solver alone. `seconds` are the processor's a window, drawing alone.
+
+Written to --out: steps.csv, and steps.png, which it can make again from the CSV (--figure-only).
 """
 
 from __future__ import annotations
 
 import argparse
+import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-import torch
-from scipy.stats import kurtosis, skew, wasserstein_distance
+import judging
+import matplotlib.pyplot as plt
+import pandas as pd
 
-from pathosyn.checkpoint import load
-from pathosyn.data.slices import Slices
-from pathosyn.monitor import evenly
-from pathosyn.networks import bf16_pays
-from pathosyn.types import Controls, LesionBatch
+from pathosyn.config import chosen
+from pathosyn.data.synthetic import SyntheticSet
+from pathosyn.evaluate import realism
+from pathosyn.generate import generate
 
-FEATURES = ("mean", "std", "skewness", "kurtosis", "gradient", "laplacian", "lag 1", "lag 2")
-
-
-def features(x: np.ndarray, m: np.ndarray) -> np.ndarray:
-    """(8,) of one plane on its lesion."""
-    values = x[m]
-    gy, gx = np.gradient(x)
-    laplacian = 4 * x - sum(np.roll(x, s, axis) for s in (-1, 1) for axis in (0, 1))
-    lags = []
-    for lag in (1, 2):
-        both = m[:, lag:] & m[:, :-lag]
-        a, b = x[:, lag:][both], x[:, :-lag][both]
-        lags.append(float(np.corrcoef(a, b)[0, 1]) if len(a) > 3 and a.std() > 0 and b.std() > 0 else 0.0)
-    energy = [float(np.sqrt((gy**2 + gx**2)[m].mean())), float(np.sqrt((laplacian**2)[m].mean()))]
-    return np.array([values.mean(), values.std(), skew(values), kurtosis(values), *energy, *lags])
-
-
-def of_batches(batches: list[LesionBatch], images: list[torch.Tensor]) -> dict[int, np.ndarray]:
-    """Contrast channel → (n, 9): subject's number, then features; lesions of at least 40 pixels."""
-    rows: dict[int, list[np.ndarray]] = {}
-    names = sorted({s for b in batches for s in b.subject})
-    for batch, x in zip(batches, images, strict=True):
-        for b in range(len(batch)):
-            m = batch.m[b, 0].numpy() > 0
-            if m.sum() < 40:
-                continue
-            for c in torch.nonzero(batch.present[b]).flatten().tolist():
-                rows.setdefault(c, []).append(np.r_[names.index(batch.subject[b]), features(x[b, c].numpy(), m)])
-    return {c: np.array(r) for c, r in rows.items()}
-
-
-def distance(a: dict[int, np.ndarray], b: dict[int, np.ndarray]) -> float:
-    """Mean over contrasts and features of W1 in units of b's standard deviation."""
-    each = [wasserstein_distance(a[c][:, f], b[c][:, f]) / b[c][:, f].std() for c in b for f in range(1, 1 + len(FEATURES))]
-    return float(np.mean(each))
+SOLVERS = {
+    "ddim": "solver=ddim,spacing=trailing,eta=0.0",
+    "ddim, quadratic": "solver=ddim,spacing=quadratic,eta=0.0",
+    "ancestral": "solver=ancestral,spacing=trailing,eta=0.0",
+    "dpm2m": "solver=dpm2m,spacing=quadratic,eta=0.0",
+    "sde-dpm2m": "solver=sde-dpm2m,spacing=quadratic,eta=0.0",
+}
+MEASURES = {"gap": "distance of features (0 is real)", "lesion": "AUC of trees (.5 is real)", "seconds": "processor seconds a window"}
 
 
 def main() -> None:
-    """Print one row a setting."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--weights", type=Path, required=True)
-    parser.add_argument("--windows", type=int, default=48)
-    parser.add_argument("--calls", type=int, nargs="+", default=[1, 2, 4, 10, 20, 50])
+    """A row a solver, number of calls and seed."""
+    parser = judging.arguments(__doc__, learn=0, judge=12)
+    parser.add_argument("--calls", type=int, nargs="+", default=[1, 2, 4, 6, 8, 10, 20, 50])
+    parser.add_argument("--solvers", nargs="+", choices=tuple(SOLVERS), default=list(SOLVERS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--figure-only", action="store_true")
     given = parser.parse_args()
-    loaded = load(given.weights)
-    slices = Slices(given.data, "validation", contrasts=loaded.config.contrasts)
-    batches = list(evenly(slices, given.windows))
-    real = of_batches(batches, [b.x for b in batches])
-    halves = [{c: r[r[:, 0] % 2 == h] for c, r in real.items()} for h in (0, 1)]
-    print("solver,spacing,calls,distance,texture,seconds a window")
-    print(f"real against real (halves by subject),,,{distance(*halves):.3f},1.00,")
-    base = loaded.method.config
-    count = sum(map(len, batches))
-    for solver, spacing in (("ddim", "trailing"), ("ddim", "quadratic"), ("ancestral", "quadratic"), ("dpm2m", "quadratic"), ("sde-dpm2m", "quadratic")):
-        loaded.method.config = replace(base, method=replace(base.method, solver=solver, spacing=spacing))
-        for calls in given.calls:
-            start = time.perf_counter()
-            with torch.autocast("cpu", torch.bfloat16, enabled=bf16_pays("cpu")):
-                drawn = [loaded.method.synthesize(b, controls=Controls(seed=0), steps=calls).x_hat.float() for b in batches]
-            spent = (time.perf_counter() - start) / count
-            fake = of_batches(batches, drawn)
-            texture = np.median([np.median(fake[c][:, 6] / real[c][:, 6]) for c in real])
-            print(f"{solver},{spacing},{calls},{distance(fake, real):.3f},{texture:.2f},{spent:.2f}", flush=True)
+    given.out.mkdir(parents=True, exist_ok=True)
+    if not given.figure_only:
+        measure(given)
+    figure(pd.read_csv(given.out / "steps.csv"), given.out / "steps.png")
+    print(given.out / "steps.png")
+
+
+def measure(given: argparse.Namespace) -> None:
+    """Rows into steps.csv, each when it is known."""
+    loaded = judging.ready(given)
+    config, rows = loaded.method.config, []
+    print("solver | calls | seed | gap | lesion | texture | seconds a window")
+    for seed in given.seeds:
+        for solver in given.solvers:
+            for calls in given.calls:
+                loaded.method.config = replace(config, method=chosen(config.method, f"{SOLVERS[solver]},steps={calls}"))
+                with tempfile.TemporaryDirectory() as folder:
+                    begun = time.process_time()
+                    generate(given.data, Path(folder) / "s", loaded, per_subject=given.judge, seed=seed, progress=False)
+                    spent = time.process_time() - begun
+                    found = realism.pairs(given.data, [SyntheticSet(Path(folder) / "s")], show=False)
+                told = {name: realism.trees(found, region)[0].value for name, region in (("lesion", "lesion"), ("texture", "lesion, texture"))}
+                row = {"solver": solver, "calls": calls, "seed": seed, "gap": judging.gap(found), **told, "seconds": spent / (found.judged.sum() // 2)}
+                rows.append(row)
+                print(" | ".join(f"{value:.3f}" if isinstance(value, float) else str(value) for value in row.values()), flush=True)
+                pd.DataFrame(rows).to_csv(given.out / "steps.csv", index=False)
+
+
+def figure(rows: pd.DataFrame, out: Path) -> None:
+    """A panel a measure, a line a solver: the mean over seeds, and their range."""
+    panels, axes = plt.subplots(1, len(MEASURES), figsize=(4 * len(MEASURES), 3.2), layout="constrained")
+    for ax, (name, label) in zip(axes, MEASURES.items(), strict=True):
+        for solver, some in rows.groupby("solver", sort=False):
+            by = some.groupby("calls")[name]
+            ax.plot(by.mean().index, by.mean(), marker="o", markersize=3, label=solver)
+            ax.fill_between(by.mean().index, by.min(), by.max(), alpha=0.15)
+        ax.set(xscale="log", xlabel="calls of the diffusion", ylabel=label)
+        ax.set_xticks(sorted(rows["calls"].unique()), [str(n) for n in sorted(rows["calls"].unique())])
+        ax.minorticks_off()
+    axes[0].legend(fontsize=7)
+    panels.savefig(out, dpi=150)
+    plt.close(panels)
 
 
 if __name__ == "__main__":

@@ -176,6 +176,7 @@ TRAIN = [
     Case("train: a contrast that the data lacks", lambda p: p.train("--contrasts", "t2"), ("no t2", "ask for fewer")),
     Case("train: a contrast twice", lambda p: p.train("--contrasts", "t1", "t1"), ("--contrasts", "t1", "once")),
     Case("train: ε at zero signal", lambda p: p.train("--m.prediction", "eps"), ("--m.prediction", "--m.no-zero-terminal-snr")),
+    Case("train: ε at zero signal, forms", lambda p: p.train("--m.coarse-prediction", "eps"), ("--m.coarse-prediction", "--m.no-zero-terminal-snr")),
     Case("train: widths that do not divide", lambda p: p.train("--networks.sub", 12, 8, 8, 8, 8), ("--networks.sub", "multiple of 8")),
     Case("train: four widths", lambda p: p.train("--networks.sub", 8, 8, 8, 8), ("--networks.sub", "5 widths")),
     Case("train: one width", lambda p: p.train("--networks.eps", 8), ("--networks.eps", "2")),

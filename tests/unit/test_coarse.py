@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pathosyn import coarse, decomposition, rng, texture
+from pathosyn import alg1, coarse, decomposition, diffusion, rng, texture
 from pathosyn.checkpoint import Provenance, save_weights
 from pathosyn.config import Config, default
 from pathosyn.methods.pathosyn import PathoSyn
@@ -73,6 +73,50 @@ def test_roughness_does_not_depend_on_the_scans_brightness(method: PathoSyn, bat
     (_, once), (_, twice) = (coarse.relative_roughness(method, k * r, k * quiet.x, method.parts(batch)) for k in (1.0, 2.0))
     there = decomposition.coarsen(batch.D, batch.D, 4)[1].expand_as(once) > 0
     assert (once - twice).abs()[there].max() < 0.25 < once[there].abs().max()
+
+
+@pytest.mark.parametrize("kind", ["v", "r0"])
+def test_a_network_that_knows_the_form_has_nothing_to_learn_and_draws_it(kind: str, make_method: Maker, batch_of: Batches) -> None:
+    """Whatever it puts out. The last call's own prediction stays what it was."""
+    method, batch = make_method(default(), coarse_prediction=kind, prediction="v", hold=False, gather=False), batch_of()
+    parts = method.parts(batch)
+    truth, there = coarse.form(method, deviation(method, batch), batch, batch.x_ph, parts)
+
+    class Knowing(torch.nn.Module):
+        def forward(self, r_t: Tensor, _: Tensor, t: Tensor) -> Tensor:
+            return diffusion.target(truth, diffusion.predict_eps(r_t, truth, t, method.schedule), t, method.schedule, prediction=kind)
+
+    method.coarse = Knowing()
+    method.r_max.fill_(100.0)
+    terms = method.losses(replace(batch, x_sub=batch.x_ph), player="coarse", rng=[rng.generator(k) for k in range(len(batch))])
+    assert float(terms["loss"]) < 1e-6
+    noise = torch.randn(batch.x.shape, generator=torch.Generator().manual_seed(0))
+    drawn = method.draw_form(batch, batch.x_ph, lambda _: noise, steps=3)
+    assert torch.allclose(drawn, truth.clamp(-coarse.FARTHEST, coarse.FARTHEST) * there, atol=1e-3)
+
+
+def test_an_error_of_r0_counts_as_that_of_v_up_to_a_limit(make_method: Maker, batch_of: Batches, monkeypatch: pytest.MonkeyPatch) -> None:
+    """‖v - v̂‖² = ‖r_0 - r̂_0‖² / (1 - ᾱ): v is linear in r_0 for a given r_t."""
+    method, batch = make_method(default(), coarse_prediction="r0"), batch_of()
+    off = 0.3
+    for t, expected in ((1000, 1.0), (500, None), (20, alg1.MOST)):
+        spread = float(1 - method.schedule.alpha_bar[t])
+        weight = 1 / spread if expected is None else expected
+        assert alg1._snr_weight(method, torch.tensor([t])).tolist() == pytest.approx([weight], rel=1e-4)
+        r0, r_t, times = torch.ones(1, 1, 1, 1), torch.full((1, 1, 1, 1), 0.7), torch.tensor([t])
+        v, w = (
+            diffusion.target(r, diffusion.predict_eps(r_t, r, times, method.schedule), times, method.schedule, prediction="v") for r in (r0, r0 + off)
+        )
+        assert float((v - w).square()) == pytest.approx(off**2 / spread, rel=1e-3)
+    monkeypatch.setattr(diffusion, "training_times", lambda u, T, times: torch.full_like(u, 20))
+
+    class Off(torch.nn.Module):
+        def forward(self, r_t: Tensor, _: Tensor, __: Tensor) -> Tensor:
+            return coarse.form(method, deviation(method, batch), batch, batch.x_ph, method.parts(batch))[0] + off
+
+    method.coarse = Off()
+    terms = method.losses(replace(batch, x_sub=batch.x_ph), player="coarse", rng=[rng.generator(k) for k in range(len(batch))])
+    assert float(terms["loss"]) == pytest.approx(alg1.MOST * off**2, rel=1e-3)
 
 
 def test_begin_brings_the_logarithms_to_mean_0_and_spread_1(make_method: Maker, batch_of: Batches, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,7 +55,7 @@ class PathoSyn(nn.Module):
         super().__init__()
         self.config = config
         contrasts, method = len(config.contrasts), config.method
-        if method.prediction == "eps" and method.zero_terminal_snr:
+        if "eps" in (method.prediction, method.coarse_prediction if method.coarse > 1 else "") and method.zero_terminal_snr:
             raise ValueError("prediction='eps' cannot start at zero SNR, where r_T holds no r_0: set zero_terminal_snr=False")
         if method.coarse > 1 and not 1 <= method.level <= method.timesteps:
             raise ValueError(f"level must lie in 1…{method.timesteps}, got {method.level}")
@@ -115,9 +115,7 @@ class PathoSyn(nn.Module):
         """Support, blend map and ring base: (D, S, G) in `default`, (m, G_σ∗m, G_σ∗m) in `paper`."""
         G = decomposition.smooth(batch.m, sigma=self.config.method.sigma_px)  # noqa: N806
         known = batch.present[:, :, None, None].to(batch.x.dtype)
-        if self.config.method.composition == "paper":
-            return Parts(batch.m, G, G, known)
-        return Parts(batch.D, batch.S, G, known)
+        return Parts(batch.m, G, G, known) if self.config.method.composition == "paper" else Parts(batch.D, batch.S, G, known)
 
     def substrate(self, x: Image, hidden: Mask, known: Image) -> Image:
         """f_sub(x ⊙ (1 - hidden), 1 - hidden): nothing of x under `hidden` reaches the network. Missing contrasts come out as 0."""
@@ -149,11 +147,8 @@ class PathoSyn(nn.Module):
     def estimate(self, network: nn.Module, r_t: Image, condition: Image, t: Times) -> tuple[Image, Image]:
         """A network's output and the r̂_0 that it means."""
         output = network(r_t, condition, t).float()
-        return output, diffusion.predict_r0(r_t, output, t, self.schedule, prediction=self.prediction_of(network))
-
-    def prediction_of(self, network: nn.Module) -> diffusion.Prediction:
-        """What a network puts out."""
-        return self.config.method.coarse_prediction if network is self.coarse else self.config.method.prediction
+        kind = self.config.method.coarse_prediction if network is self.coarse else self.config.method.prediction
+        return output, diffusion.predict_r0(r_t, output, t, self.schedule, prediction=kind)
 
     def to_scaled(self, r: Image) -> Image:
         """Normalised units → the units of the diffusion: Eq. 5 where asked for, then division by the RMS on the support."""

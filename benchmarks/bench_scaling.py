@@ -1,0 +1,166 @@
+"""How cost grows: with the lesion's area, with the image's size, with processes; and the peak memory of each verb.
+
+    python benchmarks/bench_scaling.py [--weights glioma] [--rounds 3] [--only area image memory processes]
+
+area       f_sub and draw for a round lesion of 6 to 48 mm radius on one slice of 256 × 256: it should follow the window, which follows the lesion
+image      the same lesion (12 mm) on slices of 128 to 512 pixels: it should not change
+memory     peak resident size of a process that runs the verb, on built-in data; beside it a process that only imports torch (workers of `prepare`: bench_prepare.py)
+processes  two single-threaded processes against one: `insert` on eight phantoms, four each, and the stage `deviation` of a training (gloo) against one process. The written scans
+           must be the same bytes in either case. On two cores 2.0 is the most; both cores should be idle
+
+Data are made here. Seconds are the clock's and the processor's; medians, in turn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import timing
+import torch
+
+from pathosyn import volume
+from pathosyn.checkpoint import Loaded, load
+from pathosyn.data.masks import blend_map
+from pathosyn.data.phantom import make_phantoms
+from pathosyn.weights import find
+
+SPACING = (5.0, 1.0, 1.0)
+TOOL = str(Path(sys.executable).with_name("pathosyn"))
+
+
+def target(loaded: Loaded, side: int, radius: float) -> volume.Target:
+    """One slice of noise with a round lesion in its middle."""
+    y, x = np.mgrid[:side, :side] - side / 2
+    m = ((y**2 + x**2) <= radius**2)[None]
+    scan = np.random.default_rng(0).normal(size=(1, len(loaded.config.contrasts), side, side)).astype(np.float32)
+    blend = blend_map(m, SPACING, loaded.config.geometry)
+    return volume.Target.of(loaded.method, scan, m, blend, np.ones(scan.shape[1], bool), 1.0)
+
+
+def drawing(loaded: Loaded, one: volume.Target) -> Callable[[], object]:
+    """f_sub, then a draw, on a target."""
+    cpu = torch.device("cpu")
+
+    def run() -> object:
+        x_sub = volume.substrate(loaded.method, one, device=cpu)
+        noise = volume.noise_field(one, SPACING[0], loaded.config.method.noise_mm, 0)
+        return volume.deviation(loaded.method, one, x_sub, noise, key=(0,), steps=None, device=cpu)
+
+    return run
+
+
+def grows(loaded: Loaded, title: str, targets: dict[str, volume.Target], rounds: int) -> None:
+    """A row a target; ratios to the first."""
+    spent = timing.alternated({name: drawing(loaded, one) for name, one in targets.items()}, rounds)
+    first = next(iter(spent.values()))
+    print(f"{title} | lesion pixels | window | seconds: clock, processor | ratio, processor")
+    for name, one in targets.items():
+        window = ", ".join(str(w.side) for w in one.windows)
+        print(f"{name} | {int(one.m.sum())} | {window} | {spent[name].clock:.3f}, {spent[name].used:.3f} | {(spent[name] / first).used:.2f}")
+
+
+PEAK = "\nprint('peak', *(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')))"
+"""Of the process since it began its program; what getrusage says holds its parent's size, too."""
+VERB = "import sys\nfrom pathosyn.cli import main\nassert not main(sys.argv[1:])" + PEAK
+
+
+def memory(scratch: Path) -> None:
+    """A row a verb."""
+    data, file, run = scratch / "phantoms", scratch / "s.h5", scratch / "run"
+    subject = next(path for path in sorted(data.iterdir()) if path.is_dir())
+    generated = [scratch / "g", scratch / "h"]
+    flags = ["--threads", "1"]
+    commands = {
+        "check": ["check", str(data)],
+        "prepare": ["prepare", str(data), "--out", str(file), "--fractions", ".5", ".5", "0"],
+        "train, tiny, 20 steps": ["train", "--data", str(file), "--run", str(run), "--scale", "tiny", "--train.steps", "20", *flags],
+        "insert": ["insert", str(subject), "--out", str(scratch / "i"), *flags],
+        "heal": ["heal", str(subject), "--out", str(scratch / "i"), *flags],
+        "generate": ["generate", "--data", str(file), "--out", str(generated[0]), "--purpose", "evaluate", *flags],
+        "generate, to learn from": ["generate", "--data", str(file), "--out", str(generated[1]), "--purpose", "train", "--partition", "train", *flags],
+    }
+    print("verb | peak, MB")
+    for name, program, command in [("import torch alone", "import torch" + PEAK, []), *((name, VERB, command) for name, command in commands.items())]:
+        done = subprocess.run([sys.executable, "-c", program, *command], capture_output=True, check=True, text=True)
+        print(f"{name} | {int(re.findall(r'^peak ([0-9]+)$', done.stdout, re.MULTILINE)[0]) / 1024:.0f}", flush=True)
+
+
+def together(*commands: list[str]) -> None:
+    """Run at the same time; fails where one does."""
+    running = [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for command in commands]
+    for process in running:
+        _, said = process.communicate()
+        if process.returncode:
+            raise SystemExit(said)
+
+
+def written(folder: Path) -> dict[str, str]:
+    """Every scan below `folder`: its name and its bytes' checksum."""
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.rglob("*.nii.gz"))}
+
+
+def processes(scratch: Path, rounds: int) -> None:
+    """`insert` on many scans, and training, by two single-threaded processes and by one."""
+    subjects = [str(path) for path in sorted((scratch / "phantoms").iterdir()) if path.is_dir()]
+    half, number = len(subjects) // 2, iter(range(1000))
+    places: dict[str, Path] = {}
+
+    def inserting(name: str, *shares: list[str]) -> Callable[[], object]:
+        def run() -> object:
+            places[name] = scratch / f"many-{next(number)}"
+            return together(*[[TOOL, "insert", *share, "--out", str(places[name]), "--threads", "1"] for share in shares])
+
+        return run
+
+    runs = {"one": inserting("one", subjects), "two": inserting("two", subjects[:half], subjects[half:])}
+    spent = timing.alternated(runs, rounds, warm=0)
+    same = written(places["one"]) == written(places["two"])
+    print(f"insert, {len(subjects)} scans: one process {spent['one'].clock:.1f} s, two {spent['two'].clock:.1f} s: {spent['one'].clock / spent['two'].clock:.2f} times; same bytes: {same}")
+
+    def training(devices: int) -> Callable[[], object]:
+        def run() -> object:
+            flags = ["--scale", "tiny", "--threads", "1", "--device", "cpu", "--train.devices", str(devices), "--train.substrate-share", "0.5"]
+            return together([TOOL, "train", "--data", str(scratch / "s.h5"), "--run", str(scratch / f"run-{next(number)}"), *flags, "--train.steps", "60"])
+
+        return run
+
+    spent = timing.alternated({"one": training(1), "two": training(2)}, rounds, warm=0)
+    print(f"train, 60 steps: one process {spent['one'].clock:.1f} s, two {spent['two'].clock:.1f} s: {spent['one'].clock / spent['two'].clock:.2f} times (with start-up)")
+
+
+def main() -> None:
+    """What `--only` names, or all."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--weights", default=None)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", nargs="+", choices=("area", "image", "memory", "processes"), default=["area", "image", "memory", "processes"])
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    loaded = load(find(given.weights))
+    print(timing.machine())
+    if "area" in given.only:
+        grows(loaded, "radius, mm", {str(radius): target(loaded, 256, radius) for radius in (6, 12, 18, 24, 36, 48)}, given.rounds)
+    if "image" in given.only:
+        grows(loaded, "image, pixels", {str(side): target(loaded, side, 12) for side in (128, 192, 256, 384, 512)}, given.rounds)
+    if {"memory", "processes"} & set(given.only):
+        with tempfile.TemporaryDirectory() as folder:
+            scratch = Path(folder)
+            make_phantoms(scratch / "phantoms", subjects=8, seed=0)
+            if "memory" in given.only:
+                memory(scratch)
+            if "processes" in given.only:
+                if not (scratch / "s.h5").exists():
+                    together([TOOL, "prepare", str(scratch / "phantoms"), "--out", str(scratch / "s.h5"), "--fractions", ".5", ".5", "0"])
+                processes(scratch, given.rounds)
+
+
+if __name__ == "__main__":
+    main()
