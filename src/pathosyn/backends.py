@@ -92,5 +92,5 @@ def _translated(network: nn.Module, *, channels: int, timed: bool) -> bytes:
     with warnings.catch_warnings(), torch.inference_mode(False), torch.no_grad(), torch.autocast("cpu", enabled=False):
         warnings.simplefilter("ignore")  # that the exporter is the older one, and that constants of a shape are constants
         axes = {name: open_axes[name] for name in names}
-        torch.onnx.export(network, example, file, dynamo=False, input_names=names, dynamic_axes=axes, opset_version=OPSET)
+        torch.onnx.export(network, example, file, dynamo=False, input_names=names, dynamic_axes=axes, opset_version=OPSET)  # type: ignore[arg-type]
     return file.getvalue()
