@@ -95,7 +95,7 @@ def load(weights: str | Path, *, device: str = "cpu", backend: Backend = "torch"
         remedy = "use an earlier copy, or train anew with a smaller --train.lr"
         raise refuse(path, found=f"NaN or infinity in {bad[0]}", expected="finite weights", remedy=remedy)
     method.eval().requires_grad_(False).to(device)
-    if device == "cpu":  # there torch convolves a fifth to a third faster with channels last (benchmarks/bench_runtime.py): the same sums in another order
+    if device == "cpu":  # with channels last torch needs 5 to 27 % less time there (benchmarks/bench_runtime.py): the same sums in another order
         method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     backends.use(method, backend)
     return Loaded(method, method.config, provenance, path, sha256, backend)
