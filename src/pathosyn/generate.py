@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from pathosyn import rng
-from pathosyn.checkpoint import Loaded, load
+from pathosyn.checkpoint import Loaded, opened
 from pathosyn.controls import CONTROLS, NEEDS_DONOR, closest
 from pathosyn.data.population import fingerprint
 from pathosyn.data.slices import Slices
@@ -19,7 +19,7 @@ from pathosyn.data.tissue import on_tissue, solid
 from pathosyn.errors import refuse
 from pathosyn.networks import bf16_pays
 from pathosyn.progress import track
-from pathosyn.types import Controls, Image, LesionBatch, Mask
+from pathosyn.types import Backend, Controls, Image, LesionBatch, Mask
 from pathosyn.writing import refuse_unwritable
 
 METHODS = ("pathosyn", *CONTROLS)
@@ -42,11 +42,13 @@ def generate(
     per_subject: int = 0,
     seed: int = 0,
     steps: int | None = None,
+    backend: Backend | None = None,
     progress: bool = True,
 ) -> Path:
     """Draw `per_lesion` times on each lesion window of `partition` (at most `per_subject` windows of a subject, evenly spread; 0: all).
 
-    `weights` gives the substrate, and with method "pathosyn" the lesion. Donors of the controls come from the training subjects. Returns `out`.
+    `weights` gives the substrate, and with method "pathosyn" the lesion; `backend` as in `load`. Donors of the controls come from the training
+    subjects. Returns `out`.
     InputError: an unknown method, a purpose that does not fit the partition, data without these subjects, weights that learned from them."""
     data, out = Path(data), Path(out)
     if method not in METHODS:
@@ -55,7 +57,7 @@ def generate(
         remedy = "sets to train with derive from training subjects only, sets to evaluate with from validation or test subjects only"
         raise refuse("--purpose", found=f"{purpose} with --partition {partition}", expected="a pair that fits", remedy=remedy)
     refuse_unwritable(out, "--out")
-    loaded = weights if isinstance(weights, Loaded) else load(weights)
+    loaded = opened(weights, "cpu", backend)
     slices = Slices(data, partition, contrasts=loaded.config.contrasts, every=False)
     _refuse_seen(slices, loaded, purpose)
     rows = chosen(slices, per_subject)

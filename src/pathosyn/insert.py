@@ -9,12 +9,12 @@ import numpy as np
 import torch
 
 from pathosyn import decomposition, native, output, volume
-from pathosyn.checkpoint import Loaded, load
+from pathosyn.checkpoint import Loaded, opened
 from pathosyn.data.placement import Wish
 from pathosyn.data.subjects import SubjectFiles, find_subject
 from pathosyn.errors import refuse
 from pathosyn.job import Job, ready
-from pathosyn.types import Controls
+from pathosyn.types import Backend, Controls
 from pathosyn.writing import refuse_unwritable
 
 SEVERE = 100.0
@@ -37,13 +37,15 @@ def insert(
     replicates: int = 1,
     steps: int | None = None,
     device: str = "cpu",
+    backend: Backend | None = None,
 ) -> list[Path]:
     """Draw `replicates` lesions into one subject, each in a folder `out/<subject>-r00`, -r01, …; returns the folders.
 
     Without `mask`, `from_mask_of` or `at` with `size_mm` the subject's own lesion is taken out and drawn anew in its place. On a diseased scan
     any other mask is drawn after the scan's own lesion has been taken out. A folder that holds this very result already is kept.
-    Nothing outside the lesion's support changes. InputError: docs/data.md lists what is refused."""
-    loaded, files, controls = _loaded(weights, device), _files(subject), controls or Controls()
+    Nothing outside the lesion's support changes. `backend`: as in `load`, by which loaded weights have theirs already. InputError: docs/data.md lists
+    what is refused."""
+    loaded, files, controls = opened(weights, device, backend), _files(subject), controls or Controls()
     _check_numbers(controls, replicates, steps, loaded)
     refuse_unwritable(out, "--out")
     wish = Wish(mask, from_mask_of, at, size_mm, controls.extent_mm, controls.shift_mm)
@@ -81,11 +83,20 @@ def _draw(job: Job, todo: dict[Path, dict], *, severity: float, steps: int | Non
         output.write_result(folder, job, output.Result(images, mask, may_change, *maps), asked)
 
 
-def heal(subject: Source, out: str | Path, weights: Given, *, mask: Path | None = None, texture: bool = True, device: str = "cpu") -> Path:
+def heal(
+    subject: Source,
+    out: str | Path,
+    weights: Given,
+    *,
+    mask: Path | None = None,
+    texture: bool = True,
+    device: str = "cpu",
+    backend: Backend | None = None,
+) -> Path:
     """Take the lesion under `mask` (or the subject's own mask) out, into `out/<subject>-healed`; returns the folder. InputError as `insert`.
 
     f is smooth; `texture` puts the scan's own grain on it, the same whenever this scan is healed."""
-    loaded, files = _loaded(weights, device), _files(subject)
+    loaded, files = opened(weights, device, backend), _files(subject)
     refuse_unwritable(out, "--out")
     if mask is None and files.seg is None:
         raise refuse(files.name, found="no mask", expected="the mask of the lesion that is to go", remedy="add the *_seg file, or give --mask")
@@ -108,10 +119,6 @@ def _grain(job: Job, f: volume.Field, device: torch.device) -> volume.Field:
     target = job.target(job.x, new=False)
     noise = volume.noise_field(target, job.scene.spacing[0], job.loaded.config.method.noise_mm, "heal", job.scan.name)
     return volume.grain(job.loaded.method, target, f, noise, device=device)
-
-
-def _loaded(weights: Given, device: str) -> Loaded:
-    return weights if isinstance(weights, Loaded) else load(weights, device=device)
 
 
 def _files(subject: Source) -> SubjectFiles:

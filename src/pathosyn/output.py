@@ -108,6 +108,7 @@ def _write_files(part: Path, name: str, job: Job, result: Result, asked: dict[st
             "files": files,
             "lesion_ml": round(float(result.mask.sum()) * voxel_ml, 4),
             "own_lesion_taken_out": bool(job.lesions.old.any()),
+            "backend": job.loaded.backend,  # not in `asked`: another one is no other result, it differs by rounding
             "voxels": {"support": int(result.may_change.sum()), "changed": changed, "changed_outside_support": 0},
             "weights_provenance": {"subjects": job.loaded.provenance.subjects, "pathosyn": job.loaded.provenance.pathosyn},
             "warnings": job.warnings,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from jaxtyping import Bool, Float, Int
 
@@ -25,6 +25,8 @@ Field = Float[Any, "..."]
 """A NumPy array or a tensor of any shape: what is pointwise works on both."""
 Times = Int[Array, "B"]
 Flags = Bool[Array, "B C"]
+Backend = Literal["torch", "onnxruntime"]
+"""What runs the networks (`backends`)."""
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,9 @@ from pathosyn.types import LesionBatch
 if TYPE_CHECKING:
     from pathosyn.methods.pathosyn import PathoSyn
 
-BATCH_PIXELS = 32 * 128**2
-"""Window pixels in one forward pass: bounds memory to about 2 GB at the `small` scale."""
+BATCH_PIXELS = 8 * 128**2
+"""Window pixels in one forward pass: fewer leave the network of coarse forms, which sees a sixteenth of them, too little to do; from twice as many on
+a CPU waits for its memory (benchmarks/bench_runtime.py)."""
 
 Field = NDArray[np.float32]
 
@@ -66,7 +67,7 @@ def deviation(
     """A drawn deviation, (Z, C, H, W), exactly 0 outside D. `noise(k)` is the k-th noise field of the volume, as `noise_field` makes it; `key` says which
     of the training's appearances the lesion takes."""
     looks = _looks(method, target, key)
-    drawn = np.zeros_like(target.x)
+    drawn = np.zeros(target.x.shape, np.float32)
     fields: dict[int, Field] = {}
 
     def field(k: int) -> Field:
@@ -90,7 +91,7 @@ def deviation(
 
 def grain(method: PathoSyn, target: Target, x_sub: Field, noise: Callable[[int], Field], *, device: torch.device) -> Field:
     """What f lacks of the scan's own grain (`texture.missing_grain`), (Z, C, H, W), 0 outside D; zeros where the method knows no grain."""
-    made = np.zeros_like(target.x)
+    made = np.zeros(target.x.shape, np.float32)
     if not method.config.method.grain:
         return made
     white = noise(0)[:, :1]
@@ -137,7 +138,8 @@ def noise_field(target: Target, spacing_z: float, correlation_mm: float, *key: o
     kernel = (kernel / np.sqrt((kernel**2).sum())).astype(np.float32)
 
     def make(k: int) -> Field:
-        field = np.zeros_like(target.x)
+        # not zeros_like, which writes the zeros: memory of a whole volume that nothing reads is then never touched
+        field = np.zeros(target.x.shape, np.float32)
         if box is None:
             return field
         depth, height, width = (s.stop - s.start for s in box)

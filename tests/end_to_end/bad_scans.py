@@ -8,8 +8,9 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from bad_world import AFFINE, CONTRASTS, SHAPE, Case, Place, box_mask, brain, call, make_subject, no_gpu, save, small_disk
+from bad_world import AFFINE, CONTRASTS, SHAPE, Case, Place, box_mask, brain, call, make_subject, no_extra, no_gpu, save, small_disk
 
+ONNX = ("--backend", "onnxruntime")
 NOISE = np.random.default_rng(0).normal(300, 30, SHAPE).astype(np.float32)
 
 
@@ -191,6 +192,8 @@ FLAGS = [
     Case("more steps than times", lambda p: p.insert("--steps", 51), ("--steps", "1…50", "leave it out")),
     Case("negative threads", lambda p: p.insert("--threads", -1), ("--threads", "-1", "0…1024")),
     Case("a GPU that is not there", lambda p: p.insert("--device", "cuda"), ("--device", "no GPU", "cpu or auto"), no_gpu),
+    Case("a backend for a GPU that it has none for", lambda p: p.insert(*ONNX, "--device", "cuda"), ("--backend", "with --device cuda", "--device cpu")),
+    Case("a backend that is not installed", lambda p: p.heal(*ONNX), ("--backend", "onnxruntime", "pip install 'pathosyn[onnxruntime]'"), no_extra),
     Case("folders and files", lambda p: p.insert("--image", "t1=a.nii.gz"), ("--image", "together", "leave one")),
     Case("file without a contrast", lambda p: _image(p, "scan.nii.gz"), ("--image scan.nii.gz", "CONTRAST=FILE", "--image flair=scan.nii.gz")),
     Case("unknown contrast", lambda p: _image(p, "dwi=scan.nii.gz"), ("“dwi”", "one of t1, t1ce, t2, flair", "nearest contrast")),

@@ -292,6 +292,13 @@ def _as_if_full(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def no_extra(place: Place) -> Iterator[None]:
+    """An installation without extras, whatever this one has."""
+    with mock.patch("pathosyn.backends.find_spec", return_value=None):
+        yield
+
+
+@contextlib.contextmanager
 def no_gpu(place: Place) -> Iterator[None]:
     """A machine without a GPU, whatever this one has."""
     with mock.patch("torch.cuda.is_available", return_value=False):

@@ -353,7 +353,7 @@ def test_what_generate_says_comes_next_can_be_typed(
     from pathosyn.cli import evaluate, generate
 
     monkeypatch.setattr(weights, "find", lambda given=None: tmp_path)
-    monkeypatch.setattr(cohort, "load", lambda path: loaded)
+    monkeypatch.setattr(cohort, "opened", lambda *_: loaded)
     assert generate.parse(["--data", str(data), "--out", str(tmp_path / "set"), "--method", "real", "--per-subject", "1", "--threads", "1"]).run() == 0
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("next: ")]
     words = shlex.split(line.removeprefix("next: "))

@@ -33,6 +33,8 @@ class HealVerb:
     texture: bool = True
     """Put the scan's own grain on what is filled in, which is smooth without it. --no-texture: the substrate as the network gives it."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    backend: Literal["torch", "onnxruntime"] = "torch"
+    """What runs the networks. onnxruntime: faster on a CPU, after a few seconds for translating them; pip install 'pathosyn[onnxruntime]'"""
     threads: int = 0
     """CPU threads; 0: as many as torch sees fit."""
 
@@ -41,7 +43,7 @@ class HealVerb:
         from pathosyn.progress import track
 
         subjects = many_subjects(self.subjects, self.image)
-        loaded, device = open_weights(self.weights, self.device, self.threads)
+        loaded, device = open_weights(self.weights, self.device, self.threads, self.backend)
         from pathosyn.insert import heal
 
         faults: list[Fault] = []

@@ -48,6 +48,8 @@ class InsertVerb:
     steps: int | None = None
     """Network calls; the weights' own number if not given."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    backend: Literal["torch", "onnxruntime"] = "torch"
+    """What runs the networks. onnxruntime: faster on a CPU, after a few seconds for translating them; pip install 'pathosyn[onnxruntime]'"""
     threads: int = 0
     """CPU threads; 0: as many as torch sees fit."""
 
@@ -56,7 +58,7 @@ class InsertVerb:
         from pathosyn.progress import track
 
         subjects = many_subjects(self.subjects, self.image)
-        loaded, device = open_weights(self.weights, self.device, self.threads)
+        loaded, device = open_weights(self.weights, self.device, self.threads, self.backend)
         from pathosyn.insert import insert
         from pathosyn.types import Controls
 

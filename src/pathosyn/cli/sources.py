@@ -14,6 +14,7 @@ from pathosyn.errors import Fault, InputError, refuse
 
 if TYPE_CHECKING:
     from pathosyn.checkpoint import Loaded
+    from pathosyn.types import Backend
 
 
 def many_subjects(folders: Sequence[Path], images: Sequence[str]) -> list[SubjectFiles]:
@@ -39,22 +40,25 @@ def many_subjects(folders: Sequence[Path], images: Sequence[str]) -> list[Subjec
     return subjects
 
 
-def open_weights(weights: Path | None, device: str, threads: int) -> tuple[Loaded, str]:
-    """The method on the device that is there, and the device's name. Shipped weights (None: the default ones) say their terms on standard error."""
+def open_weights(weights: Path | None, device: str, threads: int, backend: Backend = "torch") -> tuple[Loaded, str]:
+    """The method on the device that is there (a backend other than torch: on the CPU), and the device's name. Shipped weights (None: the default
+    ones) say their terms on standard error."""
     import torch
 
+    from pathosyn import backends
     from pathosyn.checkpoint import load
     from pathosyn.weights import find, shipped, terms
 
     use_threads(threads)
+    backends.check(backend, device)
     cuda = torch.cuda.is_available()
     if device == "cuda" and not cuda:
         raise refuse("--device", found="cuda, but torch sees no GPU", expected="a CUDA device", remedy="use --device cpu or auto")
-    where = "cuda" if cuda and device != "cpu" else "cpu"
+    where = "cuda" if cuda and device != "cpu" and backend == "torch" else "cpu"
     path = find(weights)
     if path in {each.path for each in shipped().values()}:
         print(terms(), file=sys.stderr)
-    return load(path, device=where), where
+    return load(path, device=where, backend=backend), where
 
 
 def use_threads(threads: int) -> None:
