@@ -1,9 +1,11 @@
 """The floor of each verb, and what stands between: operations over what the processor can do, bytes over what it can move, and where the time goes.
 
-    python benchmarks/bench_floor.py [SUBJECT_DIR (a BraTS subject beside the repository, else a phantom)] [--data slices.h5] [--weights glioma] [--rounds 3] [--threads 1]
+    python benchmarks/bench_floor.py [SUBJECT_DIR (a BraTS subject beside the repository, else a phantom)] [--data slices.h5] [--weights glioma] [--rounds 3]
+    [--threads 1]
 
-Ceilings: operations a second of a large matrix product and of the best of a few 3×3 convolutions, bytes a second of a copy that does not fit the caches; gzip's own speed is no
-ceiling of the machine, but it is what reading and writing .nii.gz costs, so it stands beside them (the subject's files, inflated and deflated once, as the verbs do).
+Ceilings: operations a second of a large matrix product and of the best of a few 3×3 convolutions, bytes a second of a copy that does not fit the caches;
+gzip's own speed is no ceiling of the machine, but it is what reading and writing .nii.gz costs, so it stands beside them (the subject's files, inflated and
+deflated once, as the verbs do).
 floor     counted operations of all networks (convolutions, products, attention) over the ceiling of products, plus bytes of the files inflated and deflated
 measured  processor seconds of the verb, medians, all verbs in turn; then the share of each part of `insert`
 `prepare` has its own (bench_prepare.py), and so have training (bench_train.py) and start-up (bench_start.py).

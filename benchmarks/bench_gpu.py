@@ -3,10 +3,12 @@
     python benchmarks/bench_gpu.py [--weights glioma] [--scale small|full] [--device cuda] [--windows 64] [--side 128] [--rounds 10]
 
 plain     32 bit, contiguous, one window after the other in sampling; in training the same batch as ours
-ours      bf16 autocast, channels_last, all windows in one batch; then the same through `torch.compile` (whose first call is not counted), and, in sampling, replayed as a CUDA graph
-ceiling   every convolution and linear layer of the network alone, on the shapes that it sees, each in the better of two memory formats, in bf16; the sum of their times is the least
-          that these layers can take one by one, and the share is that sum over the time of the whole call
-Peak memory is the allocator's. Medians, all ways in turn. Ready for one command on a GPU; with --device cpu it runs the same ways, small, to be sure that it runs.
+ours      bf16 autocast, channels_last, all windows in one batch; then the same through `torch.compile` (whose first call is not counted), and, in sampling,
+          replayed as a CUDA graph
+ceiling   every convolution and linear layer of the network alone, on the shapes that it sees, each in the better of two memory formats, in bf16; the sum of
+          their times is the least that these layers can take one by one, and the share is that sum over the time of the whole call
+Peak memory is the allocator's. Medians, all ways in turn. Ready for one command on a GPU; with --device cpu it runs the same ways, small, to be sure that it
+runs.
 """
 
 from __future__ import annotations

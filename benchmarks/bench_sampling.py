@@ -8,9 +8,9 @@ image     (b) the same on the whole slice, 50 DDIM calls
 RePaint   (c) the same network on the whole slice by RePaint's published settings (Lugmayr et al. 2022: 250 times, jumps of 10, 10 passes: 2,410 calls)
 LeFusion  (d) the same network on a crop of one size that holds nine lesions of ten, by LeFusion's scheme (Zhang et al. 2024: 300 times, jumps of 2, 2 passes)
 
-f_sub runs once in ours, (a) and (b), and is part of their time; (c) and (d) have none, and keep what lies outside the mask by noising it in every call, whose time is not counted.
-(c) and (d) are timed for `--few` calls and multiplied. Every network has the widths of the weights, so their own, larger ones would be slower still. The weights of (a) to (d) are
-fresh: cost does not depend on them; what quality costs, quality_steps.py and quality_ablations.py say.
+f_sub runs once in ours, (a) and (b), and is part of their time; (c) and (d) have none, and keep what lies outside the mask by noising it in every call, whose
+time is not counted. (c) and (d) are timed for `--few` calls and multiplied. Every network has the widths of the weights, so their own, larger ones would be
+slower still. The weights of (a) to (d) are fresh: cost does not depend on them; what quality costs, quality_steps.py and quality_ablations.py say.
 
 `operations` is the part of a ratio that is arithmetic (fewer pixels, fewer calls), counted in the convolutions and products; what is left of the ratio of
 seconds is engineering: below 1 it says what ours loses beside its networks. Without --data, phantoms are made and prepared.
@@ -133,7 +133,8 @@ def report(given: argparse.Namespace, data: Path) -> None:
     slices = Slices(data, "validation", contrasts=method.config.contrasts, every=False)
     rows = np.unique(np.linspace(0, len(slices.windows) - 1, given.windows).round().astype(int))
     crop = int(np.quantile(slices.windows["side"], 0.9))
-    print(timing.machine(), f"\n{len(rows)} validation windows, crop {crop}, calls: ours {method.config.method.steps} coarse + 1, (c) {REPAINT}, (d) {LEFUSION}")
+    print(timing.machine())
+    print(f"{len(rows)} validation windows, crop {crop}, calls: ours {method.config.method.steps} coarse + 1, (c) {REPAINT}, (d) {LEFUSION}")
     print("window | way | seconds a slice: clock, processor | ratio to ours: clock, processor | operations | pixels | engineering")
     found: dict[str, list[tuple[timing.Spent, float]]] = {}
     for row in rows:
@@ -147,7 +148,8 @@ def report(given: argparse.Namespace, data: Path) -> None:
             ratio, arithmetic = spent[name] / spent["ours"], counted[name] / counted["ours"]
             found.setdefault(name, []).append((ratio, arithmetic))
             seconds = f"{spent[name].clock:.2f}, {spent[name].used:.2f} | {ratio.clock:.1f}, {ratio.used:.1f}"
-            print(f"{batch.x.shape[-1]} | {name} | {seconds} | {arithmetic:.1f} | {way.pixels / compared['ours'].pixels:.1f} | {ratio.used / arithmetic:.2f}", flush=True)
+            pixels = way.pixels / compared["ours"].pixels
+            print(f"{batch.x.shape[-1]} | {name} | {seconds} | {arithmetic:.1f} | {pixels:.1f} | {ratio.used / arithmetic:.2f}", flush=True)
     print("medians of the ratios to ours: clock, processor, operations")
     for name, each in found.items():
         clock, used, arithmetic = (median(values) for values in zip(*((r.clock, r.used, a) for r, a in each), strict=True))

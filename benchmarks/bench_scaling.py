@@ -4,9 +4,10 @@
 
 area       f_sub and draw for a round lesion of 6 to 48 mm radius on one slice of 256 × 256: it should follow the window, which follows the lesion
 image      the same lesion (12 mm) on slices of 128 to 512 pixels: it should not change
-memory     peak resident size of a process that runs the verb, on built-in data; beside it a process that only imports torch (workers of `prepare`: bench_prepare.py)
-processes  two single-threaded processes against one: `insert` on eight phantoms, four each, and the stage `deviation` of a training (gloo) against one process. The written scans
-           must be the same bytes in either case. On two cores 2.0 is the most; both cores should be idle
+memory     peak resident size of a process that runs the verb, on built-in data; beside it a process that only imports torch (workers of `prepare`:
+           bench_prepare.py)
+processes  two single-threaded processes against one: `insert` on eight phantoms, four each, and the stage `deviation` of a training (gloo) against one
+           process. The written scans must be the same bytes in either case. On two cores 2.0 is the most; both cores should be idle
 
 Data are made here. Seconds are the clock's and the processor's; medians, in turn.
 """
@@ -123,17 +124,20 @@ def processes(scratch: Path, rounds: int) -> None:
     runs = {"one": inserting("one", subjects), "two": inserting("two", subjects[:half], subjects[half:])}
     spent = timing.alternated(runs, rounds, warm=0)
     same = written(places["one"]) == written(places["two"])
-    print(f"insert, {len(subjects)} scans: one process {spent['one'].clock:.1f} s, two {spent['two'].clock:.1f} s: {spent['one'].clock / spent['two'].clock:.2f} times; same bytes: {same}")
+    one, two = (spent[name].clock for name in ("one", "two"))
+    print(f"insert, {len(subjects)} scans: one process {one:.1f} s, two {two:.1f} s: {one / two:.2f} times; same bytes: {same}")
 
     def training(devices: int) -> Callable[[], object]:
         def run() -> object:
             flags = ["--scale", "tiny", "--threads", "1", "--device", "cpu", "--train.devices", str(devices), "--train.substrate-share", "0.5"]
-            return together([TOOL, "train", "--data", str(scratch / "s.h5"), "--run", str(scratch / f"run-{next(number)}"), *flags, "--train.steps", "60"])
+            where = ["--data", str(scratch / "s.h5"), "--run", str(scratch / f"run-{next(number)}")]
+            return together([TOOL, "train", *where, *flags, "--train.steps", "60"])
 
         return run
 
     spent = timing.alternated({"one": training(1), "two": training(2)}, rounds, warm=0)
-    print(f"train, 60 steps: one process {spent['one'].clock:.1f} s, two {spent['two'].clock:.1f} s: {spent['one'].clock / spent['two'].clock:.2f} times (with start-up)")
+    one, two = (spent[name].clock for name in ("one", "two"))
+    print(f"train, 60 steps: one process {one:.1f} s, two {two:.1f} s: {one / two:.2f} times (with start-up)")
 
 
 def main() -> None:

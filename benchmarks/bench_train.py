@@ -3,12 +3,14 @@
     python benchmarks/bench_train.py [--data slices.h5] [--scale small] [--rounds 5] [--threads 1] [--batch-pixels 65536]
 
 ours      what `fit` does in a step: windows drawn ahead by its own thread, the stage's losses, backward, clipping, AdamW, running average
-MONAI     a `DataLoader` over a `CacheDataset` of whole slices that hold a lesion (read and normalised beforehand, padded to one side, flipped and scaled by MONAI's
-          transforms), MONAI's `DiffusionModelUNet` (for f_sub: `BasicUNet`) of the same widths, its `DDPMScheduler`, a masked squared error, backward, AdamW
+MONAI     a `DataLoader` over a `CacheDataset` of whole slices that hold a lesion (read and normalised beforehand, padded to one side, flipped and scaled by
+          MONAI's transforms), MONAI's `DiffusionModelUNet` (for f_sub: `BasicUNet`) of the same widths, its `DDPMScheduler`, a masked squared error,
+          backward, AdamW
 fed       the share of a step of ours in which the network waits for its batch (the loader is the bottleneck where this is large)
 
-A sample is one slice with its lesion, in ours and in MONAI's loop; ours sees its window. The stage `structure` trains the network on the coarse grid, which the other loop does not
-have; it is compared with the loop that a diffusion without coarse grid needs. All stages and both loops take their turn in each round; medians.
+A sample is one slice with its lesion, in ours and in MONAI's loop; ours sees its window. The stage `structure` trains the network on the coarse grid, which
+the other loop does not have; it is compared with the loop that a diffusion without coarse grid needs. All stages and both loops take their turn in each
+round; medians.
 """
 
 from __future__ import annotations

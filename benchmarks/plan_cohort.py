@@ -1,14 +1,15 @@
 """A cohort of the paper's size on paper: hours and gigabytes of prepare, train and generate, from rates that were measured.
 
-    python benchmarks/plan_cohort.py --prepare 40 --bytes-a-slice 331000 --train 2.7 --generate 3.5 [--volumes 369] [--slices 155] [--lesion-share 0.43] [--cores 2]
+    python benchmarks/plan_cohort.py --prepare 40 --bytes-a-slice 331000 --train 2.7 --generate 3.5 [--volumes 369] [--slices 155] [--lesion-share 0.43]
+    [--cores 2]
 
 --prepare         slices a second on this machine (bench_prepare.py)        --bytes-a-slice  of the slices file (bench_prepare.py: bytes written over slices)
 --train           lesion slices a second of one core (bench_train.py, the slowest stage)
 --generate        lesion slices a second of one core (bench_sampling.py: 1 over the seconds of ours)
 
-The GPU columns are **not measured**: no GPU was at hand. They hold what one H100 would need if it reached `--share` of its 989 TFLOP/s in bf16 (the vendor's figure, dense) on the
-operations of the `full` networks, counted here; eight of them an eighth. Epochs: 300, as the paper trains; a lesion slice is seen once an epoch. Prepare does not use a GPU:
-the GPU machine is taken to have eight cores a GPU.
+The GPU columns are **not measured**: no GPU was at hand. They hold what one H100 would need if it reached `--share` of its 989 TFLOP/s in bf16 (the vendor's
+figure, dense) on the operations of the `full` networks, counted here; eight of them an eighth. Epochs: 300, as the paper trains; a lesion slice is seen once
+an epoch. Prepare does not use a GPU: the GPU machine is taken to have eight cores a GPU.
 """
 
 from __future__ import annotations
@@ -64,8 +65,10 @@ def main() -> None:
         f"train, {EPOCHS} epochs": (EPOCHS * lesions / given.train / given.cores, EPOCHS * lesions * step / gpu, EPOCHS * lesions * step / gpu / 8),
         "generate, one a lesion slice": (lesions / given.generate / given.cores, lesions * draw / gpu, lesions * draw / gpu / 8),
     }
-    print(f"{slices} slices, {lesions:.0f} with a lesion; slices file {slices * given.bytes_a_slice / 1e9:.1f} GB, drawn windows {lesions * window_bytes() / 1e9:.1f} GB")
-    print(f"this machine: {given.cores} cores, `small` networks, measured rates; H100: `full` networks, {step / 1e9:.0f} GFLOP a step and slice, {draw / 1e9:.0f} a draw, not measured")
+    stored, drawn = slices * given.bytes_a_slice / 1e9, lesions * window_bytes() / 1e9
+    print(f"{slices} slices, {lesions:.0f} with a lesion; slices file {stored:.1f} GB, drawn windows {drawn:.1f} GB")
+    print(f"this machine: {given.cores} cores, `small` networks, measured rates")
+    print(f"H100: `full` networks, {step / 1e9:.0f} GFLOP a step and slice, {draw / 1e9:.0f} a draw, at {given.share:.0%} of its peak: not measured")
     print("verb | this machine, h | one H100, h | eight, h")
     for verb, seconds in hours.items():
         print(f"{verb} | " + " | ".join(f"{s / 3600:.2f}" for s in seconds))

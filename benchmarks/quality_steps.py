@@ -2,9 +2,10 @@
 
     python benchmarks/quality_steps.py --data slices.h5 [--weights glioma] [--calls 1 2 4 6 8 10 20 50] [--solvers ddim …] [--seeds 0 1] --out DIR
 
-On the validation subjects `--judge` windows each are drawn anew on their own masks, with the calls that the row names on the coarse grid and one more at full resolution
-(weights without a coarse grid: all calls at full resolution). `gap` is `judging.gap`, 0 is real; `lesion` and `texture` are the trees' AUC by folds of these subjects, .5 is
-real. Every draw of a seed starts from the same noise, so rows of a seed differ by the solver alone. `seconds` are the processor's a window, drawing alone.
+On the validation subjects `--judge` windows each are drawn anew on their own masks, with the calls that the row names on the coarse grid and one more at full
+resolution (weights without a coarse grid: all calls at full resolution). `gap` is `judging.gap`, 0 is real; `lesion` and `texture` are the trees' AUC by
+folds of these subjects, .5 is real. Every draw of a seed starts from the same noise, so rows of a seed differ by the solver alone. `seconds` are the
+processor's a window, drawing alone.
 
 Written to --out: steps.csv, and steps.png, which it can make again from the CSV (--figure-only).
 """

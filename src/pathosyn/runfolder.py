@@ -37,7 +37,7 @@ def package_version(name: str = "pathosyn") -> str:
 
 def environment() -> dict[str, Any]:
     """What a reader needs to run this again."""
-    packages = ("pathosyn", "torch", "monai", "lightning-fabric", "numpy", "scipy", "nibabel", "h5py")
+    packages = ("pathosyn", "torch", "lightning-fabric", "numpy", "scipy", "nibabel", "h5py")
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),

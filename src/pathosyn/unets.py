@@ -1,7 +1,7 @@
 """The two U-Nets, in torch alone: importing MONAI for them costs a start-up more time than drawing a small lesion.
 
-`SubstrateUNet` is MONAI's `BasicUNet` and `DiffusionUNet` its `DiffusionModelUNet`, as far as this package configures them, layer by layer and name by name: weights of
-one load into the other and give the same output (tests/oracles/test_unets_oracles.py). What they are for: `networks`.
+`SubstrateUNet` is MONAI's `BasicUNet` and `DiffusionUNet` its `DiffusionModelUNet`, as far as this package configures them, layer by layer and name by name:
+weights of one load into the other and give the same output (tests/oracles/test_unets_oracles.py). What they are for: `networks`.
 """
 
 from __future__ import annotations
@@ -157,6 +157,17 @@ class DownLevel(Level):
         super().__init__(inputs, width, time, groups, heads)
         self.downsampler = None if last else nn.ModuleDict({"op": Convolution(width, width, stride=2)})
 
+    def forward(self, x: Tensor, time: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """What goes on, and what the way up will join, in order."""
+        passed = []
+        for number in range(len(self.resnets)):
+            x = self.block(number, x, time)
+            passed.append(x)
+        if self.downsampler is not None:
+            x = self.downsampler["op"](x)
+            passed.append(x)
+        return x, passed
+
 
 class UpLevel(Level):
     """Then twice the resolution, but for the last."""
@@ -164,6 +175,12 @@ class UpLevel(Level):
     def __init__(self, inputs: Sequence[int], width: int, time: int, groups: int, heads: int, *, last: bool) -> None:
         super().__init__(inputs, width, time, groups, heads)
         self.upsampler = None if last else Upsample(width)
+
+    def forward(self, x: Tensor, joined: list[Tensor], time: Tensor) -> Tensor:
+        """Takes what it joins off the end of `joined`."""
+        for number in range(len(self.resnets)):
+            x = self.block(number, torch.cat([x, joined.pop()], dim=1), time)
+        return x if self.upsampler is None else self.upsampler(x)
 
 
 class Upsample(nn.Module):
@@ -211,25 +228,19 @@ class DiffusionUNet(nn.Module):
             self.up_blocks.append(UpLevel(inputs, width, time, groups, heads if level == last else 0, last=level == 0))
             coming = width
         self.out = nn.Sequential(nn.GroupNorm(groups, widths[0], eps=1e-6), nn.SiLU(), _from_zero(Convolution(widths[0], after)))
-        self.blocks = blocks
+        self.first = widths[0]
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         """x is (B, in, H, W), t (B,) noise levels."""
-        time = self.time_embed(waves(t, self.time_embed[0].in_features).to(x.dtype))
+        time = self.time_embed(waves(t, self.first).to(x.dtype))
         x = self.conv_in(x)
-        levels = [x]
+        passed = [x]
         for level in self.down_blocks:
-            for number in range(self.blocks):
-                x = level.block(number, x, time)
-                levels.append(x)
-            if level.downsampler is not None:
-                x = level.downsampler["op"](x)
-                levels.append(x)
+            x, more = level(x, time)
+            passed += more
         x = self.middle_block(x, time)
         for level in self.up_blocks:
-            for number in range(self.blocks + 1):
-                x = level.block(number, torch.cat([x, levels.pop()], dim=1), time)
-            x = x if level.upsampler is None else level.upsampler(x)
+            x = level(x, passed, time)
         return self.out(x)
 
 

@@ -104,9 +104,7 @@ def test_an_error_of_r0_counts_as_that_of_v_up_to_a_limit(make_method: Maker, ba
         weight = 1 / spread if expected is None else expected
         assert alg1._snr_weight(method, torch.tensor([t])).tolist() == pytest.approx([weight], rel=1e-4)
         r0, r_t, times = torch.ones(1, 1, 1, 1), torch.full((1, 1, 1, 1), 0.7), torch.tensor([t])
-        v, w = (
-            diffusion.target(r, diffusion.predict_eps(r_t, r, times, method.schedule), times, method.schedule, prediction="v") for r in (r0, r0 + off)
-        )
+        v, w = (diffusion.target(r, diffusion.predict_eps(r_t, r, times, method.schedule), times, method.schedule, prediction="v") for r in (r0, r0 + off))
         assert float((v - w).square()) == pytest.approx(off**2 / spread, rel=1e-3)
     monkeypatch.setattr(diffusion, "training_times", lambda u, T, times: torch.full_like(u, 20))
 

@@ -124,10 +124,10 @@ def _faults(verb: TrainVerb) -> list[Fault]:
         faults.append(Fault("--m.level", str(verb.m.level), f"1…{verb.m.timesteps}", "give a smaller one, or more --m.timesteps"))
     if verb.m.beta_end < verb.m.beta_start:
         faults.append(Fault("--m.beta-end", f"{verb.m.beta_end:g}", f"at least --m.beta-start, {verb.m.beta_start:g}", "give a larger one"))
-    for flag, kind in (("--m.prediction", verb.m.prediction), ("--m.coarse-prediction", verb.m.coarse_prediction if verb.m.coarse > 1 else "")):
+    for name, kind in (("--m.prediction", verb.m.prediction), ("--m.coarse-prediction", verb.m.coarse_prediction if verb.m.coarse > 1 else "")):
         if kind == "eps" and verb.m.zero_terminal_snr:
-            remedy = f"add --m.no-zero-terminal-snr, or use {flag} v"
-            faults.append(Fault(flag, "eps with zero terminal SNR, where r_T holds no r_0", "v or r0 with it", remedy))
+            remedy = f"add --m.no-zero-terminal-snr, or use {name} v"
+            faults.append(Fault(name, "eps with zero terminal SNR, where r_T holds no r_0", "v or r0 with it", remedy))
     for name, widths, least, most in (("sub", verb.networks.sub, 5, 5), ("eps", verb.networks.eps, 2, 6)):
         found = " ".join(map(str, widths)) or "no width"
         if not least <= len(widths) <= most:
