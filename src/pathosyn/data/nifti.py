@@ -77,6 +77,16 @@ class Volume:
         scaled += self.inter
         return scaled.astype(np.float32)
 
+    def native(self) -> np.ndarray:
+        """(X, Y, Z) as `canonical`, in the same order and units, but integers of one or two bytes without scaling stay what they are; read-only."""
+        dtype = self.stored.dtype
+        if dtype.kind not in "iu" or dtype.itemsize > 2 or (self.slope, self.inter) != (1.0, 0.0):
+            values = self.canonical()
+        else:
+            values = np.asarray(canonical_view(self.stored, self.orientation), dtype.newbyteorder("="), order="F")
+        values.flags.writeable = False
+        return values
+
     def replaced(self, values: np.ndarray, where: np.ndarray) -> Volume:
         """The scan with `values` (native units) at the voxels `where`; every other stored voxel is kept bit for bit.
 

@@ -22,6 +22,13 @@ import numpy as np
 
 from pathosyn.errors import refuse
 
+try:  # inflates twice as fast
+    from isal.igzip import IGzipFile as GzipFile
+    from isal.isal_zlib import error as InflateError
+except ImportError:  # no build for this machine
+    from gzip import GzipFile  # type: ignore[assignment]
+    from zlib import error as InflateError  # type: ignore[assignment, misc]
+
 _SCAN = "a three-dimensional scan in one NIfTI file"
 _NIFTI = "a NIfTI file (.nii or .nii.gz)"
 _HEADER_BYTES = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
@@ -55,7 +62,7 @@ def _opened(path: Path) -> Iterator[tuple[IO[bytes] | gzip.GzipFile, int]]:
             if not packed:
                 yield plain, status.st_size
                 return
-            with gzip.GzipFile(fileobj=plain, mode="rb") as unpacked:
+            with GzipFile(fileobj=plain, mode="rb") as unpacked:
                 yield unpacked, status.st_size * _GZIP_MOST
                 while unpacked.read(1 << 20):  # the checksum stands at the end of the stream
                     pass
@@ -64,7 +71,7 @@ def _opened(path: Path) -> Iterator[tuple[IO[bytes] | gzip.GzipFile, int]]:
         raise refuse(path, found=found, expected=_NIFTI, remedy="check the name and the folder") from None
     except EOFError:
         raise refuse(path, found="compressed data cut short", expected=_NIFTI, remedy="download or copy the file again") from None
-    except (gzip.BadGzipFile, zlib.error) as error:
+    except (gzip.BadGzipFile, zlib.error, InflateError) as error:
         raise refuse(path, found=f"damaged compressed data ({error})", expected=_NIFTI, remedy="download or copy the file again") from None
     except PermissionError:
         raise refuse(path, found="a file you may not read", expected="read permission", remedy="change its permissions or copy it") from None
