@@ -14,6 +14,7 @@ import stat
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -163,14 +164,20 @@ def _scaling(path: Path, header: Any) -> tuple[float, float]:
     return slope, inter
 
 
+@lru_cache(maxsize=64)
+def _best_affine(kind: Any, block: bytes, endianness: str) -> np.ndarray:
+    """Of a header's bytes: the scans of a subject often share them, and nibabel's checks need a millisecond."""
+    mended = kind(block, endianness, check=False)
+    mended.check_fix(logger=_silent, error_level=1000)  # negative voxel sizes and the like, on a copy
+    return np.asarray(mended.get_best_affine(), dtype=np.float64)
+
+
 def _affine(path: Path, header: Any) -> np.ndarray:
     """sform, else qform, else the voxel sizes alone, as nibabel decides."""
     expected = "voxel sizes and directions that span three dimensions"
     remedy = "export the scan again, or set its sform or qform (nibabel: image.set_sform)"
     try:
-        mended = header.copy()
-        mended.check_fix(logger=_silent, error_level=1000)  # negative voxel sizes and the like, on a copy
-        affine = np.asarray(mended.get_best_affine(), dtype=np.float64)
+        affine = _best_affine(type(header), header.binaryblock, header.endianness).copy()
     except Exception as error:
         raise refuse(path, found=f"an orientation that cannot be computed ({error})", expected=expected, remedy=remedy) from None
     lengths = np.sqrt((affine[:3, :3] ** 2).sum(axis=0))

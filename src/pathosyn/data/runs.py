@@ -63,18 +63,12 @@ def components(runs: Runs, *, rows: bool, planes: bool) -> tuple[np.ndarray, int
     to the next row of the plane (`rows`), to the same row of the next plane (`planes`).
     """
     steps = [runs.row_step] * rows + [runs.plane_step] * planes
-    pairs = [_touching(runs, step) for step in steps]
-    ends = np.concatenate([pair[0] for pair in pairs]), np.concatenate([pair[1] for pair in pairs])
-    count = len(runs.start)
-    graph = sparse.coo_array((np.ones(len(ends[0]), np.int8), ends), shape=(count, count))
+    # The runs that overlap a given one, moved by a step, follow each other: for each step the first of them and their number.
+    first = np.stack([np.searchsorted(runs.stop, runs.start + step, side="right") for step in steps], axis=1)
+    last = np.stack([np.searchsorted(runs.start, runs.stop + step, side="left") for step in steps], axis=1)
+    ends = np.cumsum(last - first)
+    touching = np.arange(ends[-1] if ends.size else 0) + np.repeat(last.ravel() - ends, (last - first).ravel())
+    begin = np.concatenate([[0], ends[len(steps) - 1 :: len(steps)]])
+    graph = sparse.csr_array((np.ones(len(touching)), touching, begin), shape=(len(first), len(first)))
     number, labels = connected_components(graph, directed=False)
     return labels, number
-
-
-def _touching(runs: Runs, step: int) -> tuple[np.ndarray, np.ndarray]:
-    """All pairs of runs of which the second overlaps the first moved by `step`."""
-    first = np.searchsorted(runs.stop, runs.start + step, side="right")
-    count = np.searchsorted(runs.start, runs.stop + step, side="left") - first
-    one = np.repeat(np.arange(len(count)), count)
-    other = np.arange(len(one)) + np.repeat(first - (np.cumsum(count) - count), count)
-    return one, other
