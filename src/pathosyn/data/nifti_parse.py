@@ -21,14 +21,8 @@ from typing import IO, Any
 import nibabel as nib
 import numpy as np
 
+from pathosyn.data.inflate import GzipFile, InflateError
 from pathosyn.errors import refuse
-
-try:  # inflates twice as fast
-    from isal.igzip import IGzipFile as GzipFile
-    from isal.isal_zlib import error as InflateError
-except ImportError:  # no build for this machine
-    from gzip import GzipFile  # type: ignore[assignment]
-    from zlib import error as InflateError  # type: ignore[assignment, misc]
 
 _SCAN = "a three-dimensional scan in one NIfTI file"
 _NIFTI = "a NIfTI file (.nii or .nii.gz)"
@@ -112,7 +106,7 @@ def _read_header(path: Path, file: IO[bytes] | gzip.GzipFile) -> nib.Nifti1Heade
         if len(whole) < offset:
             raise ValueError("it ends within the header")
         return kind.from_fileobj(io.BytesIO(whole), check=False)
-    except (EOFError, OSError, zlib.error):
+    except (EOFError, OSError, zlib.error, InflateError):
         raise
     except Exception as error:  # nibabel meets a broken header with many kinds of exception
         raise refuse(path, found=f"a NIfTI header that cannot be used ({error})", expected=_SCAN, remedy="export the scan again") from None

@@ -8,7 +8,7 @@ from math import floor
 
 import numpy as np
 
-from pathosyn.data.runs import Runs, components, runs_of
+from pathosyn.data.runs import Runs, components, overlapping, runs_of
 
 CLIP = 10.0
 """The networks see values clipped to ±CLIP: half precision on disk, and single voxels at the end of the dtype (32767 in BraTS)."""
@@ -68,6 +68,15 @@ def _unsigned(dtype: np.dtype) -> np.dtype:
     return np.dtype(f"u{dtype.itemsize}")
 
 
+def _bins(sample: np.ndarray) -> np.ndarray:
+    """How often each value of an unsigned type of one or two bytes occurs; bytes are counted in pairs, in half the time."""
+    if sample.dtype.itemsize == 2:
+        return np.bincount(sample, minlength=1 << 16)
+    even = np.ascontiguousarray(sample[: len(sample) // 2 * 2])
+    pairs = np.bincount(even.view(np.uint16), minlength=1 << 16).reshape(256, 256)
+    return pairs.sum(axis=0) + pairs.sum(axis=1) + np.bincount(sample[len(even) :], minlength=256)
+
+
 @dataclass(frozen=True)
 class _Counted:
     """A sample in ascending order: its distinct values (k,) float64, and how many of the sample are up to each of them (k,)."""
@@ -78,7 +87,7 @@ class _Counted:
     @staticmethod
     def of(sample: np.ndarray) -> _Counted:
         if _is_small_integer(sample.dtype):
-            bins = np.bincount(sample.reshape(-1).view(_unsigned(sample.dtype)), minlength=1 << 8 * sample.dtype.itemsize)
+            bins = _bins(sample.reshape(-1).view(_unsigned(sample.dtype)))
             lowest = int(np.iinfo(sample.dtype).min)
             bins = np.roll(bins, -lowest)  # negative numbers stand in the upper half
             there = np.flatnonzero(bins)
@@ -124,8 +133,8 @@ def fit_normaliser(values: np.ndarray, foreground: np.ndarray, exclude: np.ndarr
     ValueError for a constant array.
     """
     healthy = foreground if exclude is None else foreground & ~exclude
-    for region in (healthy, foreground, np.ones_like(foreground)):
-        sample = values[region]
+    for region in (healthy, foreground, ...):
+        sample = values[region].reshape(-1)
         if sample.size < min(_FEWEST, values.size):
             continue
         low, center, high = _percentiles(sample)
@@ -218,7 +227,7 @@ def _cleaned(raw: np.ndarray) -> np.ndarray:
     large = (sizes >= 0.02 * sizes.max())[labels]
     kept = raw.copy()
     kept[runs.chosen(~large).voxels()] = False
-    z, y, low, high = runs.chosen(large).places()
+    z, y, low, high = runs.chosen(large).places
     inside = kept[int(z[0]) : int(z[-1]) + 1, int(y.min()) : int(y.max()) + 1, int(low.min()) : int(high.max())]
     background = ~inside
     along, across = runs_of(background), runs_of(background.transpose(0, 2, 1))
@@ -233,9 +242,14 @@ def _cleaned(raw: np.ndarray) -> np.ndarray:
 
 def _closed(runs: Runs, *, rows: bool) -> Runs:
     """Those that have no way to the border of their plane: of the (H, W) planes (`rows`), or of the (Z, W) planes that stand across them."""
-    labels, number = components(runs, rows=rows, planes=not rows)
-    z, y, low, high = runs.places()
+    z, y, low, high = runs.places
     line, last = (y, runs.shape[1] - 1) if rows else (z, runs.shape[0] - 1)
+    ends = (line == 0) | (line == last) | (low == 0) | (high == runs.shape[2])
+    inner, outer = runs.chosen(~ends), runs.chosen(ends)
+    if not inner.start.size:
+        return inner
+    step = runs.row_step if rows else runs.plane_step
+    labels, number = components(inner, rows=rows, planes=not rows)
     reaches = np.zeros(number, bool)
-    reaches[labels[(line == 0) | (line == last) | (low == 0) | (high == runs.shape[2])]] = True
-    return runs.chosen(~reaches[labels])
+    reaches[labels[overlapping(inner, outer, step) | overlapping(inner, outer, -step)]] = True
+    return inner.chosen(~reaches[labels])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from scipy import sparse
@@ -31,6 +32,7 @@ class Runs:
         """From a voxel to its neighbour in the next plane."""
         return (self.shape[1] + 1) * self.row_step
 
+    @cached_property
     def places(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """(n,) each: z, y, and along x the first column and the one after the last."""
         row, column = np.divmod(self.start, self.row_step)
@@ -43,7 +45,7 @@ class Runs:
 
     def voxels(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """z, y, x of every voxel in the runs, as an index of the mask."""
-        z, y, low, high = self.places()
+        z, y, low, high = self.places
         length = high - low
         along = np.arange(int(length.sum())) - np.repeat(np.cumsum(length) - length, length)
         return np.repeat(z, length), np.repeat(y, length), np.repeat(low, length) + along
@@ -56,6 +58,12 @@ def runs_of(mask: np.ndarray) -> Runs:
     flat[:-1].reshape(depth, height + 1, width + 1)[:, 1:, 1:] = mask
     edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
     return Runs(edges[::2], edges[1::2], (depth, height, width))
+
+
+def overlapping(runs: Runs, others: Runs, step: int) -> np.ndarray:
+    """(n,) bool: which of `runs`, moved by `step`, overlap one of `others` of the same mask."""
+    first = np.searchsorted(others.stop, runs.start + step, side="right")
+    return np.searchsorted(others.start, runs.stop + step, side="left") > first
 
 
 def components(runs: Runs, *, rows: bool, planes: bool) -> tuple[np.ndarray, int]:
