@@ -255,6 +255,13 @@ def test_damaged_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reader: 
     save(path, ramp(), dim=[3, 32767, 32767, 32767, 1, 1, 1, 1])  # 70 TB: not to be asked of the memory
     assert "cut short" in fault_of(path)
 
+    data = bytearray(save(tmp_path / "streams.nii.gz", np.random.default_rng(0).integers(0, 9, (20, 20, 20)).astype(np.int16)).read_bytes())
+    for place in (10, 40, len(data) // 2):  # the first block's type, its codes, a distance: each reader has its own words for them
+        broken = data.copy()
+        broken[place : place + 6] = b"\xff" * 6
+        path.write_bytes(broken)
+        assert "damaged compressed data" in fault_of(path)
+
 
 @pytest.mark.parametrize(
     ("stored", "fields", "words"),
