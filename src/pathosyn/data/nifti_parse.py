@@ -159,9 +159,9 @@ def _scaling(path: Path, header: Any) -> tuple[float, float]:
 
 
 @lru_cache(maxsize=64)
-def _best_affine(kind: Any, block: bytes, endianness: str) -> np.ndarray:
+def _best_affine(block: bytes, endianness: str) -> np.ndarray:
     """Of a header's bytes: the scans of a subject often share them, and nibabel's checks need a millisecond."""
-    mended = kind(block, endianness, check=False)
+    mended = _HEADER_BYTES[len(block)](block, endianness, check=False)
     mended.check_fix(logger=_silent, error_level=1000)  # negative voxel sizes and the like, on a copy
     return np.asarray(mended.get_best_affine(), dtype=np.float64)
 
@@ -171,7 +171,7 @@ def _affine(path: Path, header: Any) -> np.ndarray:
     expected = "voxel sizes and directions that span three dimensions"
     remedy = "export the scan again, or set its sform or qform (nibabel: image.set_sform)"
     try:
-        affine = _best_affine(type(header), header.binaryblock, header.endianness).copy()
+        affine = _best_affine(header.binaryblock, header.endianness).copy()
     except Exception as error:
         raise refuse(path, found=f"an orientation that cannot be computed ({error})", expected=expected, remedy=remedy) from None
     lengths = np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
