@@ -7,6 +7,7 @@ import pytest
 from scipy import ndimage
 from skimage.restoration import inpaint_biharmonic
 
+from pathosyn.data import inpaint as module
 from pathosyn.data.inpaint import KINDS, biharmonic, harmonic, inpaint
 
 Y, X = np.mgrid[:40, :50].astype(float)
@@ -70,6 +71,19 @@ def test_what_lies_in_the_hole_does_not_matter(kind: str) -> None:
     image = np.random.default_rng(4).normal(size=(1, 40, 50))
     other = image + 100 * disk(6)
     np.testing.assert_array_equal(inpaint(kind, image, disk(6)), inpaint(kind, other, disk(6)))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("hole", [disk(9) & ~disk(3), disk(9) | disk(4, 5, 5), (X + Y) % 7 == 0], ids=["island", "two", "specks"])
+def test_both_ways_of_solving_agree(monkeypatch: pytest.MonkeyPatch, kind: str, hole: np.ndarray) -> None:
+    """Sources on the rim (`_LONGEST_RIM` at its value) and the sparse system (no rim short enough) solve the same equations."""
+    image = np.random.default_rng(5).normal(size=(2, 40, 50))
+    hole = np.pad(hole[3:-3, 3:-3], 3)
+    ways = [inpaint(kind, image, hole)]
+    monkeypatch.setattr(module, "_LONGEST_RIM", 0)
+    ways.append(inpaint(kind, image, hole))
+    assert not np.array_equal(*ways)  # two ways indeed
+    np.testing.assert_allclose(*ways, atol=1e-9)
 
 
 def test_refusals() -> None:

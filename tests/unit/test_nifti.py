@@ -16,6 +16,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from pathosyn.data import nifti_parse
 from pathosyn.data.nifti import file_sha256, read_volume, write_map, write_volume
 from pathosyn.errors import InputError
 
@@ -64,6 +65,7 @@ def test_all_48_orientations_round_trip(tmp_path: Path, axes: tuple[int, ...], s
     stored = canonical.transpose(axes)[tuple(slice(None, None, sign) for sign in signs)]
     volume = read_volume(save(tmp_path / "scan.nii.gz", stored, affine=affine))
     np.testing.assert_array_equal(volume.canonical(), canonical)
+    np.testing.assert_array_equal(volume.native(), canonical)
     np.testing.assert_allclose(volume.spacing, SPACING, rtol=1e-6)
     np.testing.assert_allclose(volume.canonical_affine, np.diag((*SPACING, 1)), atol=1e-5)
 
@@ -108,6 +110,19 @@ def test_integers_round_to_the_nearest_step_and_stop_at_the_dtypes_ends(tmp_path
     for dtype in (np.int64, np.uint64):
         wide = read_volume(save(tmp_path / "wide.nii", ramp(dtype)))
         assert wide.replaced(np.full(SHAPE, 1e30), np.ones(SHAPE, bool)).stored.min() > 2**62
+
+
+@pytest.mark.parametrize(
+    "dtype, fields, kept",
+    [(np.uint8, {}, np.uint8), (np.int16, {}, np.int16), (np.int16, {"scl_slope": 0.5}, np.float32), (np.int32, {}, np.float32), (np.float32, {}, np.float32)],
+)
+@pytest.mark.parametrize("order", "<>")
+def test_small_integers_without_scaling_stay_integers(tmp_path: Path, dtype: Any, fields: dict[str, Any], kept: Any, order: str) -> None:
+    volume = read_volume(save(tmp_path / "scan.nii.gz", ramp(dtype), order=order, **fields))
+    native = volume.native()
+    assert native.dtype == kept and native.dtype.isnative and native.transpose(2, 1, 0).flags.c_contiguous
+    np.testing.assert_array_equal(native, volume.canonical())
+    assert volume.stored.tobytes(order="F") == ramp(dtype).astype(np.dtype(dtype).newbyteorder(order)).tobytes(order="F")
 
 
 def test_replaced_refuses_what_it_cannot_store(tmp_path: Path) -> None:
@@ -218,7 +233,9 @@ def test_unreadable_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         file_sha256(path)
 
 
-def test_damaged_files(tmp_path: Path) -> None:
+@pytest.mark.parametrize("reader", [nifti_parse.GzipFile, gzip.GzipFile], ids=["as installed", "python's own"])
+def test_damaged_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reader: Any) -> None:
+    monkeypatch.setattr(nifti_parse, "GzipFile", reader)
     noise = np.random.default_rng(0).integers(0, 30000, (40, 40, 10)).astype(np.int16)
     packed = save(tmp_path / "whole.nii.gz", noise).read_bytes()
     plain = gzip.decompress(packed)
@@ -237,6 +254,13 @@ def test_damaged_files(tmp_path: Path) -> None:
         assert words in fault_of(tmp_path / "cut.nii"), length
     save(path, ramp(), dim=[3, 32767, 32767, 32767, 1, 1, 1, 1])  # 70 TB: not to be asked of the memory
     assert "cut short" in fault_of(path)
+
+    data = bytearray(save(tmp_path / "streams.nii.gz", np.random.default_rng(0).integers(0, 9, (20, 20, 20)).astype(np.int16)).read_bytes())
+    for place in (10, 40, len(data) // 2):  # the first block's type, its codes, a distance: each reader has its own words for them
+        broken = data.copy()
+        broken[place : place + 6] = b"\xff" * 6
+        path.write_bytes(broken)
+        assert "damaged compressed data" in fault_of(path)
 
 
 @pytest.mark.parametrize(

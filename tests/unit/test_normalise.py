@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pathosyn.data.nifti import read_volume
-from pathosyn.data.normalise import Normaliser, fit_normaliser, foreground
+from pathosyn.data.normalise import CLIP, Normaliser, fit_normaliser, foreground, write_half
 from pathosyn.data.subjects import find_subjects, read_scan
 
 SHAPE = (64, 72, 20)
@@ -141,6 +141,27 @@ def test_neither_lesion_nor_background_move_the_fit() -> None:
     healthy = fit_normaliser(clean, head(), lesion)
     assert fit_normaliser(diseased, head(), lesion) == healthy
     assert fit_normaliser(diseased, head()).scale > 1.5 * healthy.scale
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.uint16, np.int16])
+def test_integers_as_they_are_give_what_floats_give(dtype: type) -> None:
+    """The head, its scale (numpy's percentiles) and the half-precision image, with values over all of the type's range."""
+    info = np.iinfo(dtype)
+    tissue = np.random.default_rng(0).normal(0.4, 0.1, SHAPE).clip(0.1, 1)
+    values = np.rint(np.where(head(), tissue, 0) * (float(info.max) - info.min) + info.min).astype(dtype)
+    values[32, 36, :2] = info.max
+    as_floats = values.astype(np.float32)
+    found = foreground([values])
+    assert np.array_equal(found, foreground([as_floats])) and dice(found, head()) > 0.97
+    low, center, high = np.percentile(as_floats[found], (10, 50, 90))
+    fitted = fit_normaliser(values, found)
+    assert (fitted.center, fitted.scale) == pytest.approx((center, (high - low) / 2.563), rel=1e-6)
+    normaliser = Normaliser(fitted.center, fitted.scale / 4)  # so that there is something to clip
+    target = np.full(SHAPE[:1] + (2,) + SHAPE[1:], np.nan, np.float16)
+    for channel, array in enumerate((values, as_floats)):
+        write_half(normaliser, array, target[:, channel])
+        np.testing.assert_array_equal(target[:, channel], np.clip(normaliser.apply(array), -CLIP, CLIP).astype(np.float16))
+    assert target.max() == CLIP
 
 
 def test_a_lesion_over_all_the_head_falls_back_to_the_head() -> None:

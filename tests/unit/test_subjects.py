@@ -9,7 +9,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from pathosyn.data.subjects import SubjectFiles, canonical_labels, find_subject, find_subjects, kind_of, named_files, read_scan, subject_folders
+from pathosyn.data.labels import canonical_labels
+from pathosyn.data.subjects import SubjectFiles, find_subject, find_subjects, kind_of, named_files, read_scan, subject_folders
 from pathosyn.errors import InputError
 
 SHAPE = (6, 7, 5)

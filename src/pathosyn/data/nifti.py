@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import IO
 
@@ -49,9 +49,9 @@ class Volume:
     @cached_property
     def orientation(self) -> np.ndarray:
         """(3, 2) axis and direction of each stored axis with respect to RAS+."""
-        return np.asarray(io_orientation(self.affine))
+        return _orientation(self.affine.tobytes())
 
-    @property
+    @cached_property
     def shape(self) -> tuple[int, int, int]:
         """Shape (X, Y, Z) of the canonical array."""
         return canonical_view(self.stored, self.orientation).shape
@@ -62,7 +62,7 @@ class Volume:
         x, y, z = np.sqrt((self.canonical_affine[:3, :3] ** 2).sum(axis=0))
         return float(x), float(y), float(z)
 
-    @property
+    @cached_property
     def canonical_affine(self) -> np.ndarray:
         """(4, 4) voxel index of the canonical array → world mm."""
         return np.asarray(self.affine @ inv_ornt_aff(self.orientation, self.stored.shape[:3]))
@@ -76,6 +76,16 @@ class Volume:
         scaled *= self.slope
         scaled += self.inter
         return scaled.astype(np.float32)
+
+    def native(self) -> np.ndarray:
+        """(X, Y, Z) as `canonical`, in the same order and units, but integers of one or two bytes without scaling stay what they are; read-only."""
+        dtype = self.stored.dtype
+        if dtype.kind not in "iu" or dtype.itemsize > 2 or (self.slope, self.inter) != (1.0, 0.0):
+            values = self.canonical()
+        else:
+            values = np.asarray(canonical_view(self.stored, self.orientation), dtype.newbyteorder("="), order="F")
+        values.flags.writeable = False
+        return values
 
     def replaced(self, values: np.ndarray, where: np.ndarray) -> Volume:
         """The scan with `values` (native units) at the voxels `where`; every other stored voxel is kept bit for bit.
@@ -103,6 +113,14 @@ class Volume:
         if int(highest) > info.max:  # 64-bit integers: the float above the largest integer would wrap round
             highest = float(np.nextafter(highest, 0))
         return np.clip(np.rint(raw), float(info.min), highest).astype(dtype)
+
+
+@lru_cache(maxsize=64)
+def _orientation(affine: bytes) -> np.ndarray:
+    """Of (4, 4) float64; most scans of a set share one, and nibabel needs a millisecond for it."""
+    orientation = np.asarray(io_orientation(np.frombuffer(affine).reshape(4, 4)))
+    orientation.flags.writeable = False
+    return orientation
 
 
 def canonical_view(stored: np.ndarray, orientation: np.ndarray) -> np.ndarray:

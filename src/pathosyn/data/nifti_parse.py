@@ -14,12 +14,14 @@ import stat
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any
 
 import nibabel as nib
 import numpy as np
 
+from pathosyn.data.inflate import GzipFile, InflateError
 from pathosyn.errors import refuse
 
 _SCAN = "a three-dimensional scan in one NIfTI file"
@@ -55,7 +57,7 @@ def _opened(path: Path) -> Iterator[tuple[IO[bytes] | gzip.GzipFile, int]]:
             if not packed:
                 yield plain, status.st_size
                 return
-            with gzip.GzipFile(fileobj=plain, mode="rb") as unpacked:
+            with GzipFile(fileobj=plain, mode="rb") as unpacked:
                 yield unpacked, status.st_size * _GZIP_MOST
                 while unpacked.read(1 << 20):  # the checksum stands at the end of the stream
                     pass
@@ -64,7 +66,7 @@ def _opened(path: Path) -> Iterator[tuple[IO[bytes] | gzip.GzipFile, int]]:
         raise refuse(path, found=found, expected=_NIFTI, remedy="check the name and the folder") from None
     except EOFError:
         raise refuse(path, found="compressed data cut short", expected=_NIFTI, remedy="download or copy the file again") from None
-    except (gzip.BadGzipFile, zlib.error) as error:
+    except (gzip.BadGzipFile, zlib.error, InflateError) as error:
         raise refuse(path, found=f"damaged compressed data ({error})", expected=_NIFTI, remedy="download or copy the file again") from None
     except PermissionError:
         raise refuse(path, found="a file you may not read", expected="read permission", remedy="change its permissions or copy it") from None
@@ -104,7 +106,7 @@ def _read_header(path: Path, file: IO[bytes] | gzip.GzipFile) -> nib.Nifti1Heade
         if len(whole) < offset:
             raise ValueError("it ends within the header")
         return kind.from_fileobj(io.BytesIO(whole), check=False)
-    except (EOFError, OSError, zlib.error):
+    except (EOFError, OSError, zlib.error, InflateError):
         raise
     except Exception as error:  # nibabel meets a broken header with many kinds of exception
         raise refuse(path, found=f"a NIfTI header that cannot be used ({error})", expected=_SCAN, remedy="export the scan again") from None
@@ -156,14 +158,20 @@ def _scaling(path: Path, header: Any) -> tuple[float, float]:
     return slope, inter
 
 
+@lru_cache(maxsize=64)
+def _best_affine(block: bytes, endianness: str) -> np.ndarray:
+    """Of a header's bytes: the scans of a subject often share them, and nibabel's checks need a millisecond."""
+    mended = _HEADER_BYTES[len(block)](block, endianness, check=False)
+    mended.check_fix(logger=_silent, error_level=1000)  # negative voxel sizes and the like, on a copy
+    return np.asarray(mended.get_best_affine(), dtype=np.float64)
+
+
 def _affine(path: Path, header: Any) -> np.ndarray:
     """sform, else qform, else the voxel sizes alone, as nibabel decides."""
     expected = "voxel sizes and directions that span three dimensions"
     remedy = "export the scan again, or set its sform or qform (nibabel: image.set_sform)"
     try:
-        mended = header.copy()
-        mended.check_fix(logger=_silent, error_level=1000)  # negative voxel sizes and the like, on a copy
-        affine = np.asarray(mended.get_best_affine(), dtype=np.float64)
+        affine = _best_affine(header.binaryblock, header.endianness).copy()
     except Exception as error:
         raise refuse(path, found=f"an orientation that cannot be computed ({error})", expected=expected, remedy=remedy) from None
     lengths = np.sqrt((affine[:3, :3] ** 2).sum(axis=0))

@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from pathosyn.data.labels import canonical_labels
 from pathosyn.data.masks import ball, box_of, resize, shift
 from pathosyn.data.nifti import file_sha256, read_volume
-from pathosyn.data.subjects import Scan, canonical_labels, find_subject, grid_fault
+from pathosyn.data.subjects import Scan, find_subject, grid_fault
 from pathosyn.errors import InputError, refuse
 
 Mask = NDArray[np.bool_]
@@ -68,7 +69,7 @@ def read_mask(path: Path, scan: Scan) -> Mask:
     volume = read_volume(path)
     if fault := grid_fault(scan.reference, volume):
         raise InputError(fault)
-    labels, _ = canonical_labels(volume.canonical(), path)
+    labels, _ = canonical_labels(volume.native(), path)
     if not labels.any():
         raise refuse(path, found="an empty mask", expected="at least one lesion voxel", remedy="give a mask that marks the lesion with 1")
     return labels > 0
@@ -147,7 +148,7 @@ def _borrowed(scan: Scan, folder: Path, at: tuple[float, float, float] | None) -
     if files.seg is None:
         raise refuse(folder, found="no mask", expected="a subject with a seg file", remedy="give --from-mask-of another subject")
     other = read_volume(files.seg)
-    labels, _ = canonical_labels(other.canonical(), files.seg)
+    labels, _ = canonical_labels(other.native(), files.seg)
     voxels = np.argwhere(labels > 0)
     if not len(voxels):
         raise refuse(files.seg, found="an empty mask", expected="a lesion", remedy="give --from-mask-of another subject")

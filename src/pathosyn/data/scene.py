@@ -13,7 +13,7 @@ import numpy as np
 from pathosyn.config import Geometry
 from pathosyn.data.inpaint import inpaint as fill
 from pathosyn.data.masks import blend_map, box_of, grown_box, in_plane
-from pathosyn.data.normalise import CLIP, Normaliser, fit_normaliser, foreground
+from pathosyn.data.normalise import Normaliser, fit_normaliser, foreground, write_half
 from pathosyn.data.store import Record
 from pathosyn.data.subjects import Scan
 from pathosyn.data.windows import Window, as_table, windows_of
@@ -27,7 +27,7 @@ _BORDER = 8  # pixels kept around the head
 class Scene:
     """A scan in slices order on the working grid, uncropped.
 
-    images   contrast → (Z, H, W) float32, native units
+    images   contrast → (Z, H, W), native units: float32, or the integers of a file that stores one or two bytes a voxel and is not resampled
     seg      (Z, H, W) uint8 labels, 0 where there is no mask
     spacing  mm along z, y, x
     S        (Z, H, W) blend map of the lesion, 0 off the head beyond the lesion itself: what lies there is no tissue
@@ -58,7 +58,7 @@ def grid_spacing(spacing: Sequence[float], grid_mm: float) -> tuple[float, float
 def scene_of(scan: Scan, geometry: Geometry) -> Scene:
     """Raises ValueError where a contrast has one value only."""
     native, grid = scan.spacing, geometry.grid_mm
-    images = {name: on_grid(volume.canonical(), native, grid, order=IMAGE_ORDER) for name, volume in scan.volumes.items()}
+    images = {name: on_grid(volume.native(), native, grid, order=IMAGE_ORDER) for name, volume in scan.volumes.items()}
     shape = next(iter(images.values())).shape
     seg = np.zeros(shape, np.uint8) if scan.labels is None else np.ascontiguousarray(on_grid(scan.labels, native, grid, order=0))
     spacing = grid_spacing(native, grid)
@@ -66,17 +66,20 @@ def scene_of(scan: Scan, geometry: Geometry) -> Scene:
     head = foreground(list(images.values()))
     support = blend > 0
     normalisers = {name: fit_normaliser(image, head, exclude=support) for name, image in images.items()}
-    return Scene(images, seg, spacing, np.where(head | (seg > 0), blend, np.float32(0)), head, normalisers)
+    around = box_of(support)
+    if around is not None:
+        blend[around] *= head[around] | (seg[around] > 0)
+    return Scene(images, seg, spacing, blend, head, normalisers)
 
 
 def record_of(scan: Scan, contrasts: Sequence[str], geometry: Geometry, inpaint: str) -> Record:
     """Everything that is stored of a subject, cropped to its head and lesion. Raises ValueError as `scene_of` does."""
     scene = scene_of(scan, geometry)
-    support = scene.S > 0
-    around = box_of(scene.head | support | (scene.seg > 0)) or tuple(slice(0, n) for n in support.shape)
-    crop = grown_box(around, (0, _BORDER, _BORDER), support.shape)
+    everywhere = scene.S > 0  # on head and lesion alone
+    around = box_of(scene.head | (scene.seg > 0)) or tuple(slice(0, n) for n in everywhere.shape)
+    crop = grown_box(around, (0, _BORDER, _BORDER), everywhere.shape)
     origin = tuple(s.start for s in crop)
-    support, seg = support[crop], np.ascontiguousarray(scene.seg[crop])
+    support, seg = everywhere[crop], np.ascontiguousarray(scene.seg[crop])
 
     image = np.zeros((support.shape[0], len(contrasts), *support.shape[1:]), np.float16)
     present = np.array([name in scene.images for name in contrasts])
@@ -84,12 +87,12 @@ def record_of(scan: Scan, contrasts: Sequence[str], geometry: Geometry, inpaint:
     for channel, name in enumerate(contrasts):
         if name in scene.images:
             normaliser = scene.normalisers[name]
-            image[:, channel] = np.clip(normaliser.apply(scene.images[name][crop]), -CLIP, CLIP)
+            write_half(normaliser, scene.images[name][crop], image[:, channel])
             normalisation[channel] = normaliser.center, normaliser.scale
 
     index = np.flatnonzero(support)
     # The windows are those of the uncropped grid, as at inference, where nothing is cropped.
-    windows = [Window(w.z - origin[0], w.y - origin[1], w.x - origin[2], w.side) for w in windows_of(scene.S > 0, geometry, geometry.grid_mm)]
+    windows = [Window(w.z - origin[0], w.y - origin[1], w.x - origin[2], w.side) for w in windows_of(everywhere, geometry, geometry.grid_mm)]
     attributes = {
         "set": scan.set,
         "label_scheme": scan.label_scheme,
@@ -116,8 +119,10 @@ def _filled(image: np.ndarray, support: np.ndarray, present: np.ndarray, kind: s
     """Inp(x, D) at the support's pixels, (n, C) float16, slice by slice in the order of the flattened index; 0 in an absent contrast."""
     parts = [np.zeros((0, image.shape[1]), np.float16)]
     for z in np.flatnonzero(support.any(axis=(1, 2))):
-        hole = support[z]
+        box = box_of(support[z]) or ()
+        rows, columns = grown_box(box, (_BORDER, _BORDER), support.shape[1:])  # nothing farther off plays a part
+        hole = support[z, rows, columns]
         values = np.zeros((int(hole.sum()), image.shape[1]), np.float16)
-        values[:, present] = fill(kind, image[z][present].astype(np.float32), hole)[:, hole].T
+        values[:, present] = fill(kind, image[z, :, rows, columns][present].astype(np.float32), hole)[:, hole].T
         parts.append(values)
     return np.concatenate(parts)

@@ -23,7 +23,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import zlib
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -32,6 +31,7 @@ import h5py
 import numpy as np
 
 from pathosyn.config import Geometry, from_dict
+from pathosyn.data.inflate import crc32
 from pathosyn.data.split import PARTITIONS
 from pathosyn.errors import refuse
 
@@ -62,7 +62,7 @@ def checksum(arrays: dict[str, np.ndarray]) -> int:
     """CRC-32 over the arrays of one subject in the order of `ARRAYS`."""
     value = 0
     for name in ARRAYS:
-        value = zlib.crc32(np.ascontiguousarray(arrays[name]).view(np.uint8).reshape(-1).data, value)
+        value = crc32(np.ascontiguousarray(arrays[name]).view(np.uint8).reshape(-1).data, value)
     return value
 
 

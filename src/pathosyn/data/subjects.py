@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from pathosyn.config import CONTRASTS
+from pathosyn.data.labels import canonical_labels
 from pathosyn.data.nifti import Volume, read_volume, suffix_of
 from pathosyn.errors import Fault, InputError, refuse
 
@@ -20,9 +21,7 @@ ALIASES = {"t1n": "t1", "t1c": "t1ce", "t2w": "t2", "t2f": "flair"}
 
 _NAME = re.compile(r"(?:(.*)[_-])?(t1|t1ce|t2|flair|seg|t1n|t1c|t2w|t2f)", re.IGNORECASE | re.DOTALL)
 _NAMES_ASKED = "files named like *_t1, *_t1ce, *_t2, *_flair, *_seg (BraTS 2020) or *-t1n, *-t1c, *-t2w, *-t2f, *-seg (BraTS 2023), .nii or .nii.gz"
-_LABELS_ASKED = "0 and 1 (plain mask), 0, 1, 2 and 4 (BraTS to 2021) or 0, 1, 2 and 3 (BraTS 2023)"
 _GRID_TOLERANCE = 1e-2  # voxels, at the corner of the grid that is farthest off
-_INTEGER_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -238,7 +237,7 @@ def read_scan(files: SubjectFiles, *, mask: str | Path | None = None) -> Scan:
     labels, scheme = None, "none"
     if seg is not None:
         try:
-            labels, scheme = canonical_labels(seg.canonical(), seg.path)
+            labels, scheme = canonical_labels(seg.native(), seg.path)
         except InputError as error:
             faults.extend(error.faults)
     if faults:
@@ -267,33 +266,3 @@ def grid_fault(reference: Volume, other: Volume) -> Fault | None:
         return None
     millimetres = float(np.sqrt((((corners @ other.canonical_affine.T) - (corners @ reference.canonical_affine.T))[:, :3] ** 2).sum(axis=1)).max())
     return Fault(str(other.path), f"a grid that lies up to {millimetres:.3g} mm ({apart:.2g} voxels) off", f"the grid of {reference.path.name}", remedy)
-
-
-def canonical_labels(values: np.ndarray, path: str | Path) -> tuple[np.ndarray, str]:
-    """Native mask values, any shape → uint8 labels of that shape, and "brats" (1 NCR, 2 ED, 3 ET) or "binary" (1).
-
-    {1, 2, 4} and {1, 2, 3} and their parts are BraTS; only 1, only 255 and an empty mask are binary. InputError for anything else.
-    """
-    values = np.asarray(values, dtype=np.float32)
-    whole = np.rint(values)
-    fractions = values[np.abs(values - whole) > _INTEGER_TOLERANCE]
-    if fractions.size:
-        found = f"fractions in the mask ({fractions.size:,} voxels, for example {fractions[0]:.3g})"
-        remedy = "threshold it, or resample the mask with nearest neighbour"
-        raise refuse(path, found=found, expected=f"whole labels: {_LABELS_ASKED}", remedy=remedy)
-    if whole.min() < 0 or whole.max() > 255:
-        present = {float(value) for value in np.unique(whole)}
-    else:
-        present = {float(label) for label in np.flatnonzero(np.bincount(whole.astype(np.uint8).ravel(order="K")))}
-    marks = present - {0.0}
-    if marks <= {1.0} or marks == {255.0}:
-        return (whole > 0).astype(np.uint8), "binary"
-    if marks <= {1.0, 2.0, 3.0} or marks <= {1.0, 2.0, 4.0}:
-        labels = whole.astype(np.uint8)
-        labels[labels == 4] = 3
-        return labels, "brats"
-    listed = ", ".join(f"{value:g}" for value in sorted(present)[:12]) + (", …" if len(present) > 12 else "")
-    remedy = "relabel the mask, or binarise it if its labels mean something else"
-    if marks <= {1.0, 2.0, 3.0, 4.0}:
-        remedy = "give enhancing tumour one label, 3 or 4 (in BraTS 2024, 4 is the resection cavity: set it to 0)"
-    raise refuse(path, found=f"the labels {listed}", expected=_LABELS_ASKED, remedy=remedy)

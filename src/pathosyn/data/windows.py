@@ -11,6 +11,7 @@ import numpy as np
 from scipy import ndimage
 
 from pathosyn.config import Geometry
+from pathosyn.data.masks import box_of
 
 Box = tuple[int, int, int, int]  # y0, y1, x0, x1
 _STRIDE = 32
@@ -75,10 +76,15 @@ def windows_of(support: np.ndarray, geometry: Geometry, pixel_mm: float = 1.0) -
     Each 2-D component of the support lies whole in one window. Components share a window where the shared square has no more
     pixels than their own squares together.
     """
-    labels, _ = ndimage.label(support, structure=_IN_SLICE)
+    around = box_of(support)
+    if around is None:
+        return []
+    top, y, x = (part.start for part in around)
+    labels, _ = ndimage.label(support[around], structure=_IN_SLICE)
     by_slice: dict[int, list[Box]] = {}
     for found in ndimage.find_objects(labels):
-        by_slice.setdefault(found[0].start, []).append((found[1].start, found[1].stop, found[2].start, found[2].stop))
+        box = found[1].start + y, found[1].stop + y, found[2].start + x, found[2].stop + x
+        by_slice.setdefault(found[0].start + top, []).append(box)
     windows = []
     for z in sorted(by_slice):
         for box in _share(by_slice[z], geometry, pixel_mm):
