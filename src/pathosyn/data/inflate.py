@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-try:
-    from isal.igzip import IGzipFile as GzipFile
-    from isal.isal_zlib import crc32
-    from isal.isal_zlib import error as InflateError
-except ImportError:  # no build for this machine
-    from gzip import GzipFile  # type: ignore[assignment]
-    from zlib import crc32
-    from zlib import error as InflateError  # type: ignore[assignment, misc]
+from collections.abc import Callable
+from typing import Any
 
-__all__ = ["GzipFile", "InflateError", "crc32"]
+GzipFile: Any
+InflateError: Any
+crc32: Callable[..., int]
+try:
+    from isal import igzip, isal_zlib
+
+    GzipFile, InflateError, crc32 = igzip.IGzipFile, isal_zlib.error, isal_zlib.crc32
+except ImportError:  # no build for this machine
+    import gzip
+    import zlib
+
+    GzipFile, InflateError, crc32 = gzip.GzipFile, zlib.error, zlib.crc32
