@@ -6,7 +6,7 @@ area       f_sub and draw for a round lesion of 6 to 48 mm radius on one slice o
 image      the same lesion (12 mm) on slices of 128 to 512 pixels: it should not change
 memory     peak resident size of a process that runs the verb, on built-in data; beside it a process that only imports torch (workers of `prepare`:
            bench_prepare.py)
-processes  two single-threaded processes against one: `insert` on eight phantoms, four each, and the stage `deviation` of a training (gloo) against one
+processes  two single-threaded processes against one: `insert --workers 2` on eight phantoms, and the stage `deviation` of a training (gloo) against one
            process. The written scans must be the same bytes in either case. On two cores 2.0 is the most; both cores should be idle
 
 Data are made here. Seconds are the clock's and the processor's; medians, in turn.
@@ -111,19 +111,19 @@ def written(folder: Path) -> dict[str, str]:
 def processes(scratch: Path, rounds: int) -> None:
     """`insert` on many scans, and training, by two single-threaded processes and by one."""
     subjects = [str(path) for path in sorted((scratch / "phantoms").iterdir()) if path.is_dir()]
-    half, number = len(subjects) // 2, iter(range(1000))
-    places: dict[str, Path] = {}
+    number = iter(range(1000))
+    places: dict[int, Path] = {}
 
-    def inserting(name: str, *shares: list[str]) -> Callable[[], object]:
+    def inserting(workers: int) -> Callable[[], object]:
         def run() -> object:
-            places[name] = scratch / f"many-{next(number)}"
-            return together(*[[TOOL, "insert", *share, "--out", str(places[name]), "--threads", "1"] for share in shares])
+            places[workers] = scratch / f"many-{next(number)}"
+            return together([TOOL, "insert", *subjects, "--out", str(places[workers]), "--threads", "1", "--workers", str(workers)])
 
         return run
 
-    runs = {"one": inserting("one", subjects), "two": inserting("two", subjects[:half], subjects[half:])}
+    runs = {"one": inserting(1), "two": inserting(2)}
     spent = timing.alternated(runs, rounds, warm=0)
-    same = written(places["one"]) == written(places["two"])
+    same = written(places[1]) == written(places[2])
     one, two = (spent[name].clock for name in ("one", "two"))
     print(f"insert, {len(subjects)} scans: one process {one:.1f} s, two {two:.1f} s: {one / two:.2f} times; same bytes: {same}")
 

@@ -191,6 +191,7 @@ FLAGS = [
     Case("no steps", lambda p: p.insert("--steps", 0), ("--steps", "1…50", "leave it out")),
     Case("more steps than times", lambda p: p.insert("--steps", 51), ("--steps", "1…50", "leave it out")),
     Case("negative threads", lambda p: p.insert("--threads", -1), ("--threads", "-1", "0…1024")),
+    Case("negative workers", lambda p: p.insert("--workers", -1), ("--workers", "-1", "0…1024")),
     Case("a GPU that is not there", lambda p: p.insert("--device", "cuda"), ("--device", "no GPU", "cpu or auto"), no_gpu),
     Case("a backend for a GPU that it has none for", lambda p: p.insert(*ONNX, "--device", "cuda"), ("--backend", "with --device cuda", "--device cpu")),
     Case("a backend that is not installed", lambda p: p.heal(*ONNX), ("--backend", "onnxruntime", "pip install 'pathosyn[onnxruntime]'"), no_extra),

@@ -564,3 +564,21 @@ def test_json_is_plain(insert: Cli, subject: Path, tmp_path: Path) -> None:
         raise AssertionError(constant)
 
     json.loads((result / f"{result.name}.json").read_text(), parse_constant=refuse)
+
+
+def test_two_processes_write_what_one_does(insert: Cli, tiny_cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same bytes in every scan, each result told in the order of the subjects, the faulty one named at the end."""
+    cohort = tmp_path / "cohort"
+    for number in range(3):
+        shutil.copytree(tiny_cohort / f"phantom_00{number}", cohort / f"phantom_00{number}")
+    (cohort / "phantom_001" / "phantom_001_t1.nii.gz").write_bytes(b"no scan")
+    assert insert(cohort, tmp_path / "one", "--threads", 1, "--workers", 1) == 2
+    capsys.readouterr()
+    assert insert(cohort, tmp_path / "two", "--threads", 1, "--workers", 2) == 2
+    said = capsys.readouterr()
+    told = [line for line in said.out.splitlines() if "outside the support: 0" in line]
+    assert ["phantom_000" in told[0], "phantom_002" in told[1], len(told)] == [True, True, 2]
+    assert "phantom_001_t1" in said.err and "Traceback" not in said.err
+    written = {path.relative_to(tmp_path / "one"): path.read_bytes() for path in (tmp_path / "one").rglob("*.nii.gz")}
+    assert len(written) > 4
+    assert written == {path.relative_to(tmp_path / "two"): path.read_bytes() for path in (tmp_path / "two").rglob("*.nii.gz")}

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import tyro
 
-from pathosyn.cli.sources import many_subjects, open_weights, tell
-from pathosyn.errors import Fault, InputError
+from pathosyn.cli.many import Networks, each
+from pathosyn.cli.sources import many_subjects
+
+if TYPE_CHECKING:
+    from pathosyn.checkpoint import Loaded
+    from pathosyn.data.subjects import SubjectFiles
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,26 +41,19 @@ class HealVerb:
     threads: int = 0
     """CPU threads; 0: as many as torch sees fit."""
 
+    workers: int = 1
+    """Processes that work at once, each with its own copy of the weights."""
+
     def run(self) -> int:
         """Faulty subjects are named at the end; the others are done."""
-        from pathosyn.progress import track
-
         subjects = many_subjects(self.subjects, self.image)
-        loaded, device = open_weights(self.weights, self.device, self.threads, self.backend)
+        each("heal", subjects, self._heal, Networks(self.weights, self.device, self.threads, self.backend), self.workers)
+        return 0
+
+    def _heal(self, files: SubjectFiles, loaded: Loaded, device: str) -> list[Path]:
         from pathosyn.insert import heal
 
-        faults: list[Fault] = []
-        with track(len(subjects), "heal", "subjects") as bar:
-            for files in subjects:
-                start = time.monotonic()
-                try:
-                    tell([heal(files, self.out, loaded, mask=self.mask, texture=self.texture, device=device)], time.monotonic() - start)
-                except InputError as error:
-                    faults += error.faults
-                bar.advance(note=files.name)
-        if faults:
-            raise InputError(dict.fromkeys(faults))
-        return 0
+        return [heal(files, self.out, loaded, mask=self.mask, texture=self.texture, device=device)]
 
 
 def parse(arguments: list[str]) -> HealVerb:

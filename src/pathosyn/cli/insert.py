@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import tyro
 
-from pathosyn.cli.sources import many_subjects, open_weights, tell
-from pathosyn.errors import Fault, InputError
+from pathosyn.cli.many import Networks, each
+from pathosyn.cli.sources import many_subjects
+
+if TYPE_CHECKING:
+    from pathosyn.checkpoint import Loaded
+    from pathosyn.data.subjects import SubjectFiles
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,42 +56,33 @@ class InsertVerb:
     threads: int = 0
     """CPU threads; 0: as many as torch sees fit."""
 
+    workers: int = 1
+    """Processes that draw at once, each with its own copy of the weights; with --threads 1 and as many as there are cores, many scans are done soonest."""
+
     def run(self) -> int:
         """Faulty subjects are named at the end; the others are done."""
-        from pathosyn.progress import track
-
         subjects = many_subjects(self.subjects, self.image)
-        loaded, device = open_weights(self.weights, self.device, self.threads, self.backend)
+        each("insert", subjects, self._insert, Networks(self.weights, self.device, self.threads, self.backend), self.workers)
+        print("next: look at the PNG in each folder; the JSON beside it says what was done")
+        return 0
+
+    def _insert(self, files: SubjectFiles, loaded: Loaded, device: str) -> list[Path]:
         from pathosyn.insert import insert
         from pathosyn.types import Controls
 
-        faults: list[Fault] = []
-        controls = Controls(self.severity, self.extent_mm, self.shift_mm, self.seed)
-        with track(len(subjects), "insert", "subjects") as bar:
-            for files in subjects:
-                start = time.monotonic()
-                try:
-                    folders = insert(
-                        files,
-                        self.out,
-                        loaded,
-                        mask=self.mask,
-                        from_mask_of=self.from_mask_of,
-                        at=self.at,
-                        size_mm=self.size_mm,
-                        controls=controls,
-                        replicates=self.replicates,
-                        steps=self.steps,
-                        device=device,
-                    )
-                    tell(folders, time.monotonic() - start)
-                except InputError as error:
-                    faults += error.faults
-                bar.advance(note=files.name)
-        if faults:
-            raise InputError(dict.fromkeys(faults))
-        print("next: look at the PNG in each folder; the JSON beside it says what was done")
-        return 0
+        return insert(
+            files,
+            self.out,
+            loaded,
+            mask=self.mask,
+            from_mask_of=self.from_mask_of,
+            at=self.at,
+            size_mm=self.size_mm,
+            controls=Controls(self.severity, self.extent_mm, self.shift_mm, self.seed),
+            replicates=self.replicates,
+            steps=self.steps,
+            device=device,
+        )
 
 
 def parse(arguments: list[str]) -> InsertVerb:

@@ -40,14 +40,21 @@ def many_subjects(folders: Sequence[Path], images: Sequence[str]) -> list[Subjec
     return subjects
 
 
+def announce(weights: Path | None) -> None:
+    """Shipped weights (None: the default ones) say their terms on standard error. InputError as `weights.find`."""
+    from pathosyn.weights import find, shipped, terms
+
+    if find(weights) in {each.path for each in shipped().values()}:
+        print(terms(), file=sys.stderr)
+
+
 def open_weights(weights: Path | None, device: str, threads: int, backend: Backend = "torch") -> tuple[Loaded, str]:
-    """The method on the device that is there (a backend other than torch: on the CPU), and the device's name. Shipped weights (None: the default
-    ones) say their terms on standard error."""
+    """The method on the device that is there (a backend other than torch: on the CPU), and the device's name."""
     import torch
 
     from pathosyn import backends
     from pathosyn.checkpoint import load
-    from pathosyn.weights import find, shipped, terms
+    from pathosyn.weights import find
 
     use_threads(threads)
     backends.check(backend, device)
@@ -55,10 +62,7 @@ def open_weights(weights: Path | None, device: str, threads: int, backend: Backe
     if device == "cuda" and not cuda:
         raise refuse("--device", found="cuda, but torch sees no GPU", expected="a CUDA device", remedy="use --device cpu or auto")
     where = "cuda" if cuda and device != "cpu" and backend == "torch" else "cpu"
-    path = find(weights)
-    if path in {each.path for each in shipped().values()}:
-        print(terms(), file=sys.stderr)
-    return load(path, device=where, backend=backend), where
+    return load(find(weights), device=where, backend=backend), where
 
 
 def use_threads(threads: int) -> None:

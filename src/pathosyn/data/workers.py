@@ -19,10 +19,10 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def start(workers: int | None, items: int) -> tuple[ProcessPoolExecutor | None, int]:
+def start(workers: int | None, items: int, name: str = "prepare") -> tuple[ProcessPoolExecutor | None, int]:
     """Reading processes, already started, and how many; None where this one does the work.
 
-    They start before the work file is opened: an inherited file would keep its lock after this process is killed.
+    `name` is the verb's. They start before the work file is opened: an inherited file would keep its lock after this process is killed.
     """
     if workers is None:
         workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -37,8 +37,8 @@ def start(workers: int | None, items: int) -> tuple[ProcessPoolExecutor | None, 
         for started in [pool.submit(os.getpid) for _ in range(workers)]:
             started.result()
     except BrokenProcessPool:
-        remedy = 'in a script, call prepare under `if __name__ == "__main__":`, or give workers=0'
-        raise refuse("prepare", found="reading processes that cannot start", expected="a program that they can import", remedy=remedy) from None
+        remedy = f'in a script, call {name} under `if __name__ == "__main__":`, or give one worker'
+        raise refuse(name, found="reading processes that cannot start", expected="a program that they can import", remedy=remedy) from None
     return pool, workers
 
 
@@ -53,7 +53,9 @@ def _end_with(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def in_order(work: Callable[[Item], Result], todo: Sequence[Item], pool: ProcessPoolExecutor | None, *, most: int) -> Iterator[tuple[Item, Result]]:
+def in_order(
+    work: Callable[[Item], Result], todo: Sequence[Item], pool: ProcessPoolExecutor | None, *, most: int, name: str = "prepare"
+) -> Iterator[tuple[Item, Result]]:
     """Results in the order of `todo`, with no more than `most` of them in memory."""
     if pool is None:
         yield from ((item, work(item)) for item in todo)
@@ -70,4 +72,4 @@ def in_order(work: Callable[[Item], Result], todo: Sequence[Item], pool: Process
             yield item, future.result()
     except BrokenProcessPool as error:
         remedy = "run the same command again with one worker, it resumes"
-        raise refuse("prepare", found="a reading process that ended abruptly", expected="enough memory for the scans", remedy=remedy) from error
+        raise refuse(name, found="a process that ended abruptly", expected="enough memory for the scans", remedy=remedy) from error
