@@ -16,7 +16,11 @@ from torch.nn.functional import unfold
 from pathosyn.types import Flags, Image, Mask
 
 LESION = 0.5
-"""Share of a cell that must be lesion for it to count and to move: others hold what lies around the lesion, too."""
+"""Share of a cell that must be lesion for its steps to count in the unit of the filter."""
+TOUCHED = 0.02
+"""And for it to move."""
+ALIKE = 0.15
+"""Width of the kernel over that share: a cell at the rim holds what lies around the lesion, too, and is compared with cells that hold as much of it."""
 WIDTH = 0.7
 """Of the filter's kernel over values, in root-mean-square steps between neighbouring cells."""
 ROUNDS = 6
@@ -25,22 +29,24 @@ _KERNEL = (0.7, 1.0, 0.7, 1.0, 1.0, 1.0, 0.7, 1.0, 0.7)
 
 def gathered(form: Image, share: Mask, present: Flags) -> Image:
     """The form smoothed within its regions: `ROUNDS` times each cell of the lesion becomes the mean of the 3×3 around it, weighted by how alike they are in
-    the contrasts that are there, all of them together, so that they share their borders.
+    the contrasts that are there, all of them together, so that they share their borders, and in how much lesion they hold, so that the rim is even
+    along itself.
 
     form      (B, C or 2C, h, w): the contrasts' means come first; every channel moves by the same weights
-    share     (B, 1, h, w): how much of each cell is lesion; cells under `LESION` neither count nor move
+    share     (B, 1, h, w): how much of each cell is lesion; cells under `TOUCHED` neither count nor move
     present   (B, C): the contrasts that are there"""
-    inside = (share >= LESION).to(form.dtype)
+    touched = (share >= TOUCHED).to(form.dtype)
     there = present.to(form.device, form.dtype)[:, :, None, None, None]
     contrasts = there.shape[1]
-    unit = rms_step(form[:, :contrasts], inside).clamp(min=1e-3)[:, :, None, None, None]
-    kernel = _around(inside) * torch.tensor(_KERNEL, device=form.device, dtype=form.dtype).view(1, 1, 9, 1, 1)
+    unit = rms_step(form[:, :contrasts], (share >= LESION).to(form.dtype)).clamp(min=1e-3)[:, :, None, None, None]
+    kernel = _around(touched) * torch.tensor(_KERNEL, device=form.device, dtype=form.dtype).view(1, 1, 9, 1, 1)
+    kernel = kernel * torch.exp(-0.5 * ((_around(share) - share[:, :, None]) / ALIKE).square())
     for _ in range(ROUNDS):
         near = _around(form)
         apart = (((near - form[:, :, None])[:, :contrasts] / unit).square() * there).sum(dim=1, keepdim=True) / there.sum(dim=1, keepdim=True).clamp(min=1.0)
         weight = kernel * torch.exp(-0.5 * apart / WIDTH**2)
         # A cell of the lesion is its own neighbour, so the weights of none add up to 0.
-        form = torch.where(inside > 0, (weight * near).sum(dim=2) / weight.sum(dim=2).clamp(min=1e-6), form)
+        form = torch.where(touched > 0, (weight * near).sum(dim=2) / weight.sum(dim=2).clamp(min=1e-6), form)
     return form
 
 

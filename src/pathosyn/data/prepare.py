@@ -244,7 +244,7 @@ Result = tuple[store.Record, int] | list[Fault]
 def _work(files: SubjectFiles, *, contrasts: Sequence[str], geometry: Geometry, inpaint: str) -> Result:
     """One subject, from files to arrays; its faults are returned, so that one bad subject does not stop the others."""
     try:
-        scan = read_scan(files)
+        scan = read_scan(files, threads=1)  # there is a process for each core already
         try:
             record = record_of(scan, contrasts, geometry, inpaint)
         except ValueError as error:

@@ -207,8 +207,8 @@ def named_files(images: Sequence[str], mask: str | Path | None = None) -> Subjec
     return SubjectFiles((named[1] if named else None) or stem, "", ordered, None if mask is None else Path(os.path.expanduser(mask)), None)
 
 
-def read_scan(files: SubjectFiles, *, mask: str | Path | None = None) -> Scan:
-    """Read and check a subject; `mask` stands in for the subject's own segmentation.
+def read_scan(files: SubjectFiles, *, mask: str | Path | None = None, threads: int = 2) -> Scan:
+    """Read and check a subject, by so many `threads`; `mask` stands in for the subject's own segmentation.
 
     InputError with every fault at once: a file that `read_volume` refuses, a constant image, contrasts or mask on another grid than the first
     contrast (shape, or corners more than 0.01 voxel apart), a mask whose labels have no meaning here.
@@ -219,7 +219,7 @@ def read_scan(files: SubjectFiles, *, mask: str | Path | None = None) -> Scan:
         paths["seg"] = seg_path
     faults: list[Fault] = []
     volumes: dict[str, Volume] = {}
-    with ThreadPoolExecutor(max_workers=2) as pool:  # decompression runs outside the interpreter's lock
+    with ThreadPoolExecutor(max_workers=threads) as pool:  # decompression runs outside the interpreter's lock
         for kind, outcome in zip(paths, pool.map(_attempt, paths.values()), strict=True):
             if isinstance(outcome, InputError):
                 faults.extend(outcome.faults)
