@@ -131,10 +131,11 @@ def report(given: argparse.Namespace, data: Path) -> None:
     method = load(find(given.weights)).method
     plain = on_pixels(method)
     slices = Slices(data, "validation", contrasts=method.config.contrasts, every=False)
-    rows = np.unique(np.linspace(0, len(slices.windows) - 1, given.windows).round().astype(int))
+    by_area = np.argsort(slices.windows["lesion_pixels"], kind="stable")
+    rows = by_area[np.unique(np.linspace(0, len(by_area) - 1, given.windows).round().astype(int))]
     crop = int(np.quantile(slices.windows["side"], 0.9))
     print(timing.machine())
-    print(f"{len(rows)} validation windows, crop {crop}, calls: ours {method.config.method.steps} coarse + 1, (c) {REPAINT}, (d) {LEFUSION}")
+    print(f"{len(rows)} validation windows from the smallest lesion to the largest, crop {crop}, calls: ours {method.config.method.steps} coarse + 1, (c) {REPAINT}, (d) {LEFUSION}")
     print("window | way | seconds a slice: clock, processor | ratio to ours: clock, processor | operations | pixels | engineering")
     found: dict[str, list[tuple[timing.Spent, float]]] = {}
     for row in rows:
