@@ -135,7 +135,8 @@ def report(given: argparse.Namespace, data: Path) -> None:
     rows = by_area[np.unique(np.linspace(0, len(by_area) - 1, given.windows).round().astype(int))]
     crop = int(np.quantile(slices.windows["side"], 0.9))
     print(timing.machine())
-    print(f"{len(rows)} validation windows from the smallest lesion to the largest, crop {crop}, calls: ours {method.config.method.steps} coarse + 1, (c) {REPAINT}, (d) {LEFUSION}")
+    print(f"{len(rows)} validation windows from the smallest lesion to the largest, crop {crop}")
+    print(f"calls: ours {method.config.method.steps} coarse + 1, (c) {REPAINT}, (d) {LEFUSION}")
     print("window | way | seconds a slice: clock, processor | ratio to ours: clock, processor | operations | pixels | engineering")
     found: dict[str, list[tuple[timing.Spent, float]]] = {}
     for row in rows:
