@@ -62,12 +62,12 @@ class Method:
     beta_end: float = 0.02
     times: Literal["uniform", "quadratic"] = "quadratic"
     """How a training step draws t. quadratic: t ∝ u², half of the steps at t < T/4, where the noise is no larger than the texture of a scan."""
-    solver: Literal["ancestral", "ddim", "dpm2m", "sde-dpm2m"] = "ddim"
+    solver: Literal["ancestral", "ddim", "dpm2m", "sde-dpm2m"] = "dpm2m"
     eta: float = 0.0
     """Share of fresh noise a DDIM step adds: 0 deterministic, 1 ancestral variance."""
-    spacing: Literal["trailing", "quadratic", "leading"] = "trailing"
+    spacing: Literal["trailing", "quadratic", "leading"] = "quadratic"
     """Where the sampling times lie. Solver, spacing and steps: by benchmarks/quality_steps.py, see docs/results.md."""
-    steps: int = 10
+    steps: int = 4
     clamp_quantile: float = 0.9999
     """The estimate of r_0 is held within ±k, k this quantile of |r_0| on the training data, per contrast; 0: no clamp."""
     scale_residual: bool = True
