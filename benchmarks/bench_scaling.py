@@ -6,8 +6,8 @@ area       f_sub and draw for a round lesion of 6 to 48 mm radius on one slice o
 image      the same lesion (12 mm) on slices of 128 to 512 pixels: it should not change
 memory     peak resident size of a process that runs the verb, on built-in data; beside it a process that only imports torch (workers of `prepare`:
            bench_prepare.py)
-processes  two single-threaded processes against one: `insert --workers 2` on eight phantoms, and the stage `deviation` of a training (gloo) against one
-           process. The written scans must be the same bytes in either case. On two cores 2.0 is the most; both cores should be idle
+processes  two single-threaded processes against one: `insert --workers 2`, three lesions in each of eight phantoms, and the stage `deviation` of a training
+           (gloo) against one process. The written scans must be the same bytes in either case. On two cores 2.0 is the most; both cores should be idle
 
 Data are made here. Seconds are the clock's and the processor's; medians, in turn.
 """
@@ -117,7 +117,7 @@ def processes(scratch: Path, rounds: int) -> None:
     def inserting(workers: int) -> Callable[[], object]:
         def run() -> object:
             places[workers] = scratch / f"many-{next(number)}"
-            return together([TOOL, "insert", *subjects, "--out", str(places[workers]), "--threads", "1", "--workers", str(workers)])
+            return together([TOOL, "insert", *subjects, "--out", str(places[workers]), "--replicates", "3", "--threads", "1", "--workers", str(workers)])
 
         return run
 
@@ -125,11 +125,11 @@ def processes(scratch: Path, rounds: int) -> None:
     spent = timing.alternated(runs, rounds, warm=0)
     same = written(places[1]) == written(places[2])
     one, two = (spent[name].clock for name in ("one", "two"))
-    print(f"insert, {len(subjects)} scans: one process {one:.1f} s, two {two:.1f} s: {one / two:.2f} times; same bytes: {same}")
+    print(f"insert, {len(subjects)} scans, 3 lesions each: one process {one:.1f} s, two {two:.1f} s: {one / two:.2f} times; same bytes: {same}")
 
     def training(devices: int) -> Callable[[], object]:
         def run() -> object:
-            flags = ["--scale", "tiny", "--threads", "1", "--device", "cpu", "--train.devices", str(devices), "--train.substrate-share", "0.5"]
+            flags = ["--scale", "tiny", "--threads", "1", "--device", "cpu", "--train.devices", str(devices), "--train.substrate-share", "0.2"]
             where = ["--data", str(scratch / "s.h5"), "--run", str(scratch / f"run-{next(number)}")]
             return together([TOOL, "train", *where, *flags, "--train.steps", "60"])
 
