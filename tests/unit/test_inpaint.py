@@ -91,3 +91,23 @@ def test_refusals() -> None:
         harmonic(np.zeros((1, 4, 4)), np.ones((4, 4), bool))
     with pytest.raises(ValueError, match="harmonic, biharmonic"):
         inpaint("bicubic", np.zeros((1, 4, 4)), np.zeros((4, 4), bool))
+
+
+def test_the_dense_system_is_solved_by_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two processes with as many BLAS threads as there are cores took ten times as long as with one each."""
+    from threadpoolctl import threadpool_info, threadpool_limits
+
+    seen: list[set[int]] = []
+    solve = module.linalg.cho_factor
+
+    def watched(*given: object, **named: object) -> object:
+        seen.append({library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"})
+        return solve(*given, **named)
+
+    monkeypatch.setattr(module.linalg, "cho_factor", watched)
+    hole = np.zeros((32, 32), bool)
+    hole[10:20, 12:22] = True
+    with threadpool_limits(2, user_api="blas"):
+        harmonic(np.random.default_rng(0).normal(size=(2, 32, 32)).astype(np.float32), hole)
+        after = {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
+    assert seen == [{1}] and after == {2}

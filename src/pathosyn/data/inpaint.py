@@ -16,6 +16,7 @@ from functools import lru_cache
 import numpy as np
 from scipy import fft, linalg, sparse
 from scipy.sparse.linalg import splu
+from threadpoolctl import ThreadpoolController
 
 from pathosyn.data.masks import box_of, grown_box
 
@@ -40,6 +41,13 @@ def _solve(image: np.ndarray, hole: np.ndarray, power: int) -> np.ndarray:
     result = image.copy()
     result[:, hole] = (_on_torus(values, hole[around], rim, power) if torus else _sparse(values, hole[around], power)).astype(image.dtype)
     return result
+
+
+@lru_cache(maxsize=1)
+def _libraries() -> ThreadpoolController:
+    """Of linear algebra: a system of a few hundred pixels is too small for several threads, which wait for each other by spinning, and `prepare` has a process
+    for each core already."""
+    return ThreadpoolController()
 
 
 @lru_cache(maxsize=32)
@@ -74,10 +82,11 @@ def _on_torus(values: np.ndarray, hole: np.ndarray, rim: np.ndarray, power: int)
     # field[row - row', column - column'] for all pairs, both cyclic: one look-up in two copies beside and below each other.
     place = rows * (2 * width) + columns
     matrix = np.tile(field, (2, 2)).ravel().take(place[:, None] - place + (height * 2 * width + width))
-    factor = linalg.cho_factor(matrix, lower=True, overwrite_a=True, check_finite=False)
     known = np.ones((len(rows), len(values) + 1))
     known[:, :-1] = values[:, rows, columns].T
-    sources = linalg.cho_solve(factor, known, overwrite_b=True, check_finite=False)
+    with _libraries().limit(limits=1, user_api="blas"):
+        factor = linalg.cho_factor(matrix, lower=True, overwrite_a=True, check_finite=False)
+        sources = linalg.cho_solve(factor, known, overwrite_b=True, check_finite=False)
     # A torus has no place for a net source; the constant that u is free to add takes it away.
     constant = sources[:, :-1].sum(axis=0) / sources[:, -1].sum()
     placed = np.zeros((len(values), height, width))
