@@ -97,12 +97,12 @@ def test_the_rim_is_even_along_itself_and_keeps_what_it_holds() -> None:
     """Cells that are a third lesion hold a third of its value: with noise on them they become alike, and no nearer to the lesion or to what is beyond."""
     share = torch.where(lesion() > 0, lesion(), 0.0)
     share[:, :, 1, 1:-1] = 1 / 3  # one row beside the lesion
-    truth = 6.0 * share.expand(1, 4, 12, 12)
+    truth = 0.6 * share.expand(1, 4, 12, 12)  # so near that values alone do not keep them apart
     before = truth + 0.3 * field()
     after = gathered(before, share, BOTH)
     row = (slice(None), slice(None), 1, slice(1, -1))
     assert float((after - truth)[row].std()) < 0.6 * float((before - truth)[row].std())
-    assert float((after - truth)[row].mean().abs()) < 0.15
+    assert float((after - before)[row].mean().abs()) < 0.03
 
 
 def test_a_missing_contrast_has_no_vote() -> None:
