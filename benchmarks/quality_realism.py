@@ -2,7 +2,7 @@
 
     python benchmarks/quality_realism.py --data slices.h5 --weights glioma --draw steps=20 steps=50 solver=ddim,eta=1,steps=20 --seeds 0 1 2
 
-A way to draw is a comma-separated list of fields of `pathosyn.config.Method`, of those that may be chosen after the training (`config.FREE`); what is not
+A way to draw is a comma-separated list of fields of `pathosyn.config.Method`, of those that may be chosen after the training (`reuse.FREE`); what is not
 named is as the weights have it; without --draw all of it is. On each training subject `--learn` windows help the judge to learn, on each validation subject
 `--judge` windows are scored; folds are by subject (pathosyn.evaluate.realism). A row a way and a seed of the draws, then the mean over the seeds: one seed is
 luck, to about ± .05. Lower is better: AUC .5 is indistinguishable, and `gap` is `judging.gap`.
@@ -17,8 +17,8 @@ from pathlib import Path
 import judging
 import numpy as np
 
-from pathosyn.config import chosen
 from pathosyn.evaluate import realism
+from pathosyn.reuse import chosen
 
 
 def main() -> None:

@@ -22,10 +22,10 @@ import judging
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from pathosyn.config import chosen
 from pathosyn.data.synthetic import SyntheticSet
 from pathosyn.evaluate import realism
 from pathosyn.generate import generate
+from pathosyn.reuse import chosen
 
 SOLVERS = {
     "ddim": "solver=ddim,spacing=trailing,eta=0.0",

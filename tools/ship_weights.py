@@ -2,7 +2,7 @@
 
     python tools/ship_weights.py glioma runs/x/weights.safetensors --version 1 --what "T1, T1ce, FLAIR …" [--draw gather=True,steps=20]
 
-`--draw`: how it is to be drawn with them (fields of `pathosyn.config.FREE`), where that is not how they were trained to be.
+`--draw`: how it is to be drawn with them (fields of `pathosyn.reuse.FREE`), where that is not how they were trained to be.
 The first entry of index.json is the default; a name that is there already is replaced in its place.
 """
 
@@ -14,8 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from pathosyn.checkpoint import load, save_weights
-from pathosyn.config import chosen
 from pathosyn.data.nifti import file_sha256
+from pathosyn.reuse import chosen
 
 FOLDER = Path(__file__).parent.parent / "src" / "pathosyn" / "weights"
 

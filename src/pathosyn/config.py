@@ -5,7 +5,7 @@ Two presets of the method (`default`, `paper`) and three of scale (`tiny`, `smal
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any, Literal, TypeVar, get_type_hints
 
 T = TypeVar("T")
@@ -171,63 +171,6 @@ class Config:
     networks: Networks = field(default_factory=Networks)
     train: Train = field(default_factory=Train)
     name: str = "pathosyn"
-
-
-FREE = (
-    "times",
-    "solver",
-    "eta",
-    "spacing",
-    "steps",
-    "warmup",
-    "noise_mm",
-    "context",
-    "coarse",
-    "hold",
-    "gather",
-    "stop_at_fluid",
-    "level",
-    "adversary",
-    "low",
-    "patches",
-    "anchor",
-    "weights",
-)
-"""The decisions that may change between a training and the one that goes on from its weights: how to train and how to draw, not what a number means."""
-
-
-MORE = ("grain", "roughness", "appearance", "attune")
-"""What a network may be shown on top of what it was trained with; what it knows it keeps."""
-
-
-def going_on(trained: Config, asked: Config) -> Config:
-    """The config of a training that starts from the weights of another: the weights' own, but for `train`, the critic, and what is `FREE`."""
-    method = replace(trained.method, **{name: getattr(asked.method, name) for name in FREE})
-    # A network that the weights do not hold yet may have any size and scale; one that they hold keeps both.
-    coarse = asked.networks.coarse
-    method = replace(method, **{name: getattr(trained.method, name) or getattr(asked.method, name) for name in MORE})
-    if trained.method.coarse > 1:
-        method, coarse = replace(method, coarse=trained.method.coarse), trained.networks.coarse
-    return replace(trained, method=method, networks=replace(trained.networks, critic=asked.networks.critic, coarse=coarse), train=asked.train)
-
-
-def chosen(method: Method, text: str) -> Method:
-    """The method with `FREE` decisions made anew: "solver=ddim,steps=50,hold=False". ValueError for others, which decide what the weights mean."""
-    found: dict[str, Any] = {}
-    for name, _, value in (pair.partition("=") for pair in text.split(",")):
-        if name not in FREE:
-            raise ValueError(f"{name}: expected one of {', '.join(FREE)}")
-        found[name] = value == "True" if value in ("True", "False") else _number(value)
-    return replace(method, **found)
-
-
-def _number(text: str) -> int | float | str:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
 
 
 def default() -> Method:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from pathosyn.checkpoint import load
-from pathosyn.config import Config, going_on
+from pathosyn.config import Config
 from pathosyn.methods import build
+from pathosyn.reuse import going_on
 
 if TYPE_CHECKING:
     from pathosyn.methods.pathosyn import PathoSyn

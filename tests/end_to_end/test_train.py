@@ -276,7 +276,7 @@ def test_fine_tuning_starts_from_the_weights_and_keeps_what_they_are(train: Cli,
 
 
 def test_fine_tuning_may_train_and_draw_in_another_way(train: Cli, straight: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """`config.FREE` comes from the command line, without a warning; what is not given stays the weights' own."""
+    """`reuse.FREE` comes from the command line, without a warning; what is not given stays the weights' own."""
     parent, run = straight / "weights.safetensors", tmp_path / "run"
     flags = ("--train.steps", 2, "--m.steps", 3, "--m.solver", "dpm2m", "--m.adversary", 0, "--m.patches", 0)
     assert train(run, "--from", parent, *flags) == 0

@@ -6,7 +6,8 @@ from dataclasses import fields, replace
 
 import pytest
 
-from pathosyn.config import FREE, MORE, Config, Geometry, Method, Networks, Train, Weights, chosen, default, from_dict, going_on, paper, to_dict
+from pathosyn.config import Config, Geometry, Method, Networks, Train, Weights, default, from_dict, paper, to_dict
+from pathosyn.reuse import FREE, MORE, chosen, going_on
 
 TRAINED = Config(contrasts=("t1", "flair"), geometry=Geometry(grow_mm=2.5), method=paper(), networks=Networks(sub=(8,) * 5, critic=(8, 8, 8)))
 ASKED = Config(contrasts=("t2",), method=default(), networks=Networks(critic=(16, 16, 16)), train=Train(steps=7, lr=0.5))

@@ -40,7 +40,6 @@ class HealVerb:
     """What runs the networks. onnxruntime: faster on a CPU, after a few seconds for translating them; pip install 'pathosyn[onnxruntime]'"""
     threads: int = 0
     """CPU threads; 0: as many as torch sees fit."""
-
     workers: int = 1
     """Processes that work at once, each with its own copy of the weights."""
 

@@ -55,7 +55,6 @@ class InsertVerb:
     """What runs the networks. onnxruntime: faster on a CPU, after a few seconds for translating them; pip install 'pathosyn[onnxruntime]'"""
     threads: int = 0
     """CPU threads; 0: as many as torch sees fit."""
-
     workers: int = 1
     """Processes that draw at once, each with its own copy of the weights; with --threads 1 and as many as there are cores, many scans are done soonest."""
 

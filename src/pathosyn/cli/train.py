@@ -12,8 +12,9 @@ import tyro
 
 from pathosyn.cli.limits import flag, outside
 from pathosyn.cli.sources import use_threads
-from pathosyn.config import Config, Method, Networks, Train, default, going_on, paper, scaled
+from pathosyn.config import Config, Method, Networks, Train, default, paper, scaled
 from pathosyn.errors import Fault, InputError
+from pathosyn.reuse import going_on
 
 
 @dataclasses.dataclass(frozen=True)

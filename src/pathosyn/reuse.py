@@ -1,0 +1,64 @@
+"""What of trained weights may change: going on from them with another training, and drawing with them in another way."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from pathosyn.config import Config, Method
+
+FREE = (
+    "times",
+    "solver",
+    "eta",
+    "spacing",
+    "steps",
+    "warmup",
+    "noise_mm",
+    "context",
+    "coarse",
+    "hold",
+    "gather",
+    "stop_at_fluid",
+    "level",
+    "adversary",
+    "low",
+    "patches",
+    "anchor",
+    "weights",
+)
+"""The decisions that may change between a training and the one that goes on from its weights: how to train and how to draw, not what a number means."""
+
+
+MORE = ("grain", "roughness", "appearance", "attune")
+"""What a network may be shown on top of what it was trained with; what it knows it keeps."""
+
+
+def going_on(trained: Config, asked: Config) -> Config:
+    """The config of a training that starts from the weights of another: the weights' own, but for `train`, the critic, and what is `FREE`."""
+    method = replace(trained.method, **{name: getattr(asked.method, name) for name in FREE})
+    # A network that the weights do not hold yet may have any size and scale; one that they hold keeps both.
+    coarse = asked.networks.coarse
+    method = replace(method, **{name: getattr(trained.method, name) or getattr(asked.method, name) for name in MORE})
+    if trained.method.coarse > 1:
+        method, coarse = replace(method, coarse=trained.method.coarse), trained.networks.coarse
+    return replace(trained, method=method, networks=replace(trained.networks, critic=asked.networks.critic, coarse=coarse), train=asked.train)
+
+
+def chosen(method: Method, text: str) -> Method:
+    """The method with `FREE` decisions made anew: "solver=ddim,steps=50,hold=False". ValueError for others, which decide what the weights mean."""
+    found: dict[str, Any] = {}
+    for name, _, value in (pair.partition("=") for pair in text.split(",")):
+        if name not in FREE:
+            raise ValueError(f"{name}: expected one of {', '.join(FREE)}")
+        found[name] = value == "True" if value in ("True", "False") else _number(value)
+    return replace(method, **found)
+
+
+def _number(text: str) -> int | float | str:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
