@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from pathosyn.checkpoint import STATISTICS, load, save_weights
+from pathosyn.checkpoint import load, save_weights
 
 LAST_CALL = ("context", "grain", "level", "adversary", "low", "patches", "anchor")
 """The decisions that belong to eps_theta; the others are the structure's."""
@@ -31,7 +31,8 @@ def main() -> int:
     structure, sharpened = load(given.structure), load(given.sharpened)
     ours, theirs = structure.method.state_dict(), sharpened.method.state_dict()
     # What lesions look like is the structure's alone; the other training may never have asked.
-    shared = [name for name in ours if name.startswith("sub.") or (name in STATISTICS and not name.startswith("look"))]
+    statistics = {name for name, _ in structure.method.named_buffers()}
+    shared = [name for name in ours if name.startswith("sub.") or (name in statistics and not name.startswith("look"))]
     if differing := [name for name in shared if name not in theirs or not torch.equal(ours[name], theirs[name])]:
         print(f"found weights whose {differing[0]} differs; expected two trainings from the same weights; give such a pair", file=sys.stderr)
         return 2

@@ -16,7 +16,8 @@ from pathosyn import appearance, coarse, decomposition, diffusion, losses, rng, 
 from pathosyn.types import Image, LesionBatch, Times
 
 if TYPE_CHECKING:
-    from pathosyn.methods.pathosyn import Parts, PathoSyn
+    from pathosyn.framework import Parts
+    from pathosyn.methods.pathosyn import PathoSyn
 
 
 MOST = 5.0

@@ -21,7 +21,8 @@ from pathosyn import coarse, decomposition, surroundings
 from pathosyn.types import Flags, Image, LesionBatch
 
 if TYPE_CHECKING:
-    from pathosyn.methods.pathosyn import Parts, PathoSyn
+    from pathosyn.framework import Parts
+    from pathosyn.methods.pathosyn import PathoSyn
 
 ROWS = 1024
 """Lesion windows that a weight file remembers the appearance of, at the most."""

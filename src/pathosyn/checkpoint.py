@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from pathosyn.config import Config, from_dict, to_dict
 from pathosyn.errors import InputError, refuse
@@ -14,18 +14,18 @@ from pathosyn.writing import beside
 
 if TYPE_CHECKING:
     from pathosyn.methods.pathosyn import PathoSyn
+    from pathosyn.protocol import Method
 
 FORMAT = "pathosyn-weights"
-VERSION = "7"
+VERSION = "8"
 _SIXTH = {"coarse_prediction": "v"}
 _FIFTH = _SIXTH | {"stop_at_fluid": False}
 _FOURTH = _FIFTH | {"gather": False, "attune": False}
 _THIRD = _FOURTH | {"appearance": False, "hold": False}
 _SECOND = _THIRD | {"grain": False, "roughness": False, "cells": "deviation", "patches": 0.0}
 _FIRST = _SECOND | {"times": "uniform", "context": "outside", "coarse": 1, "adversary": 0.0}
-BEFORE: dict[str, dict[str, Any]] = {"1": _FIRST, "2": _SECOND, "3": _THIRD, "4": _FOURTH, "5": _FIFTH, "6": _SIXTH}
+BEFORE: dict[str, dict[str, Any]] = {"1": _FIRST, "2": _SECOND, "3": _THIRD, "4": _FOURTH, "5": _FIFTH, "6": _SIXTH, "7": {}}
 """Older formats that are still read: what their methods did, in the fields that they did not have."""
-STATISTICS = ("r_scale", "r_max", "rough_mean", "rough_std", "look_mean", "look_std", "looks", "looks_of", "look_around_mean", "look_around_std", "look_map")
 CRITIC = "critic."
 """What the training needs and the drawing does not: these tensors stay in the run's state and are not shipped."""
 
@@ -46,21 +46,36 @@ class Provenance:
 class Loaded:
     """A method ready to draw, and where it came from. `sha256` is the file's; `backend` runs the networks."""
 
-    method: PathoSyn
+    any_method: Method
     config: Config
     provenance: Provenance
     path: Path
     sha256: str
     backend: Backend = "torch"
 
+    @property
+    def method(self) -> PathoSyn:
+        """The method as PathoSyn, which insert and heal are written for, and whose f_sub the controls need. InputError for weights of another."""
+        only(self, "pathosyn")
+        return cast("PathoSyn", self.any_method)
 
-def save_weights(path: Path, method: PathoSyn, provenance: Provenance, *, half: bool = False) -> None:
+
+def only(loaded: Loaded, method: str) -> Loaded:
+    """The same. InputError for weights of another method than `method`."""
+    if (found := loaded.config.name) != method:
+        remedy = f"give weights that `pathosyn train --method {method}` made; sets are drawn by any method with `pathosyn generate`"
+        raise refuse(loaded.path, found=f"weights of {found}", expected=f"weights of {method}", remedy=remedy)
+    return loaded
+
+
+def save_weights(path: Path, method: Method, provenance: Provenance, *, half: bool = False) -> None:
     """Write beside, then rename. Keys sorted: the same weights give the same bytes. 32 bit; `half`: 16, but for the few statistics."""
     from safetensors.torch import save
 
     tensors = {name: value.detach().cpu().contiguous() for name, value in sorted(method.state_dict().items()) if not name.startswith(CRITIC)}
     if half:
-        tensors = {name: value.half() if name not in STATISTICS else value for name, value in tensors.items()}
+        statistics = {name for name, _ in method.named_buffers()}
+        tensors = {name: value if name in statistics else value.half() for name, value in tensors.items()}
     # One entry: safetensors keeps several in no particular order, and the same weights must give the same bytes.
     header = json.dumps({"format": FORMAT, "version": VERSION, "config": to_dict(method.config), "provenance": to_dict(provenance)}, sort_keys=True)
     with beside(path, durable=True) as file:
@@ -94,11 +109,15 @@ def load(weights: str | Path, *, device: str = "cpu", backend: Backend = "torch"
     if bad := [name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())]:
         remedy = "use an earlier copy, or train anew with a smaller --train.lr"
         raise refuse(path, found=f"NaN or infinity in {bad[0]}", expected="finite weights", remedy=remedy)
+    if backend != "torch" and config.name != "pathosyn":
+        raise refuse("--backend", found=f"{backend} with weights of {config.name}", expected="torch", remedy="leave --backend out")
     method.eval().requires_grad_(False).to(device)
     if device == "cpu":  # with channels last torch needs 5 to 27 % less time there (benchmarks/bench_runtime.py): the same sums in another order
         method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    backends.use(method, backend)
-    return Loaded(method, method.config, provenance, path, sha256, backend)
+    loaded = Loaded(method, method.config, provenance, path, sha256, backend)
+    if backend != "torch":
+        backends.use(loaded.method, backend)
+    return loaded
 
 
 def opened(weights: Loaded | str | Path, device: str, backend: Backend | None) -> Loaded:

@@ -14,7 +14,8 @@ from pathosyn import decomposition, texture
 from pathosyn.types import Image, LesionBatch, Mask
 
 if TYPE_CHECKING:
-    from pathosyn.methods.pathosyn import Parts, PathoSyn
+    from pathosyn.framework import Parts
+    from pathosyn.methods.pathosyn import PathoSyn
 
 FLOOR = 0.02
 """Normalised units: less grain than this is taken for none, so that its logarithm has a meaning."""

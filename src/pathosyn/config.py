@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any, Literal, TypeVar, get_type_hints
 
+from pathosyn.compared import Compared
+
 T = TypeVar("T")
 
 CONTRASTS = ("t1", "t1ce", "t2", "flair")
@@ -171,6 +173,8 @@ class Config:
     networks: Networks = field(default_factory=Networks)
     train: Train = field(default_factory=Train)
     name: str = "pathosyn"
+    compared: Compared = field(default_factory=Compared)
+    """What the other methods need."""
 
 
 def default() -> Method:

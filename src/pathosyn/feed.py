@@ -17,13 +17,13 @@ from pathosyn.augment import varied, warped
 from pathosyn.config import Config, Train
 from pathosyn.data.slices import Slices
 from pathosyn.errors import InputError, refuse
-from pathosyn.methods import Stage
+from pathosyn.framework import Framework
 from pathosyn.monitor import evenly
+from pathosyn.protocol import Method, Stage
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-    from pathosyn.methods.pathosyn import PathoSyn
     from pathosyn.types import LesionBatch
 
 STATISTICS_WINDOWS = 1024
@@ -53,6 +53,11 @@ def validation_slices(data: Path, config: Config) -> Slices | None:
     return held_out if len(held_out.windows) else None
 
 
+def seen_by(method: Method, slices: Slices) -> Slices:
+    """The windows that a method works on: those of lesions, or whole slices."""
+    return slices.whole(method.whole) if method.whole else slices
+
+
 @dataclass(frozen=True)
 class Windows:
     """Training windows spread over the table, for statistics; may be gone through again."""
@@ -64,7 +69,7 @@ class Windows:
         return (batch.to(self.device) for batch in evenly(self.slices, STATISTICS_WINDOWS))
 
 
-def filled(method: PathoSyn, slices: Slices, fabric: Fabric) -> Slices:
+def filled(method: Framework, slices: Slices, fabric: Fabric) -> Slices:
     """The slices with a frozen f_sub's answer for each window, made once."""
 
     def fill(batch: LesionBatch) -> np.ndarray:

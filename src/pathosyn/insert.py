@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from pathosyn import decomposition, native, output, volume
-from pathosyn.checkpoint import Loaded, opened
+from pathosyn.checkpoint import Loaded, only, opened
 from pathosyn.data.placement import Wish
 from pathosyn.data.subjects import SubjectFiles, find_subject
 from pathosyn.errors import refuse
@@ -45,7 +45,7 @@ def insert(
     any other mask is drawn after the scan's own lesion has been taken out. A folder that holds this very result already is kept.
     Nothing outside the lesion's support changes. `backend`: as in `load`, by which loaded weights have theirs already. InputError: docs/data.md lists
     what is refused."""
-    loaded, files, controls = opened(weights, device, backend), _files(subject), controls or Controls()
+    loaded, files, controls = only(opened(weights, device, backend), "pathosyn"), _files(subject), controls or Controls()
     _check_numbers(controls, replicates, steps, loaded)
     refuse_unwritable(out, "--out")
     wish = Wish(mask, from_mask_of, at, size_mm, controls.extent_mm, controls.shift_mm)
@@ -96,7 +96,7 @@ def heal(
     """Take the lesion under `mask` (or the subject's own mask) out, into `out/<subject>-healed`; returns the folder. InputError as `insert`.
 
     f is smooth; `texture` puts the scan's own grain on it, the same whenever this scan is healed."""
-    loaded, files = opened(weights, device, backend), _files(subject)
+    loaded, files = only(opened(weights, device, backend), "pathosyn"), _files(subject)
     refuse_unwritable(out, "--out")
     if mask is None and files.seg is None:
         raise refuse(files.name, found="no mask", expected="the mask of the lesion that is to go", remedy="add the *_seg file, or give --mask")

@@ -13,11 +13,12 @@ from torch import Tensor
 
 from pathosyn import figures, rng
 from pathosyn.decomposition import heal
+from pathosyn.framework import Framework
 from pathosyn.types import Controls, LesionBatch
 
 if TYPE_CHECKING:
     from pathosyn.data.slices import Slices
-    from pathosyn.methods.pathosyn import PathoSyn
+    from pathosyn.protocol import Method
 
 WINDOWS = 48
 CHUNK = 65536 * 2
@@ -84,8 +85,9 @@ def psnr_inside(estimate: Tensor, truth: Tensor, inside: Tensor) -> list[float]:
 
 
 @torch.no_grad()
-def validate(method: PathoSyn, slices: Slices, *, player: str, device: torch.device) -> dict[str, float]:
-    """Mean loss terms on lesion windows with fixed noise; PSNR inside healthy holes of f_sub and of Inp (`psnr_inp`), side by side."""
+def validate(method: Method, slices: Slices, *, player: str, device: torch.device) -> dict[str, float]:
+    """Mean loss terms on lesion windows with fixed noise; where there is an f_sub, PSNR inside healthy holes of it and
+    of Inp (`psnr_inp`), side by side."""
     from pathosyn.data.inpaint import inpaint
 
     terms: dict[str, list[float]] = defaultdict(list)
@@ -93,6 +95,8 @@ def validate(method: PathoSyn, slices: Slices, *, player: str, device: torch.dev
         streams = [rng.generator("validation", s, z) for s, z in zip(batch.subject, batch.z, strict=True)]
         for name, value in method.losses(batch.to(device), player=player, rng=streams).items():
             terms[name] += [float(value)] * len(batch)
+    if not isinstance(method, Framework):
+        return {name: float(np.mean(values)) for name, values in terms.items()}
     for batch in holes(slices, WINDOWS // 2):
         batch = batch.to(device)
         known = batch.present[:, :, None, None].to(batch.x.dtype)
@@ -104,14 +108,15 @@ def validate(method: PathoSyn, slices: Slices, *, player: str, device: torch.dev
 
 
 @torch.no_grad()
-def preview(method: PathoSyn, slices: Slices, path: Path, *, device: torch.device, windows: int = 6, steps: int | None = None) -> None:
-    """PNG: for a few lesion windows and each contrast, the scan, the healed scan, two draws and the difference of the first to the scan."""
+def preview(method: Method, slices: Slices, path: Path, *, device: torch.device, windows: int = 6, steps: int | None = None) -> None:
+    """PNG: for a few lesion windows and each contrast, the scan, the healed scan (of a method of whole slices: its substrate), two draws and the difference
+    of the first to the scan."""
     rows: list[list[figures.Rgb]] = []
     labels: list[str] = []
     for batch in _middling(slices, windows):
         batch = batch.to(device)
         draws = [method.synthesize(batch, controls=Controls(seed=seed), steps=steps) for seed in (0, 1)]
-        healed = heal(batch.x, draws[0].x_sub, batch.S)
+        healed = draws[0].x_sub if method.whole else heal(batch.x, draws[0].x_sub, batch.S)
         for b in range(len(batch)):
             mask = batch.m[b, 0].cpu().numpy() > 0
             for c, contrast in enumerate(method.config.contrasts):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -12,16 +12,18 @@ from pathosyn import coarse, decomposition
 from pathosyn.types import LesionBatch
 
 if TYPE_CHECKING:
+    from pathosyn.framework import Framework
     from pathosyn.methods.pathosyn import PathoSyn
 
 
 @torch.no_grad()
-def measure(model: PathoSyn, stage: str, batches: Iterable[LesionBatch]) -> dict[str, Any]:
+def measure(model: Framework, stage: str, batches: Iterable[LesionBatch]) -> dict[str, Any]:
     """Before eps_theta learns: RMS and extreme of r_0 on the support, mean and spread of the logarithm of its relative roughness, per contrast;
     what is known already stays. In joint training f_sub still moves: the fixed Inp stands in for it, so that the scale does not drift."""
     method, contrasts = model.config.method, len(model.config.contrasts)
     wanted = stage != "sharpen" and not bool(model.r_max.any()) and bool(method.scale_residual or method.clamp_quantile)
-    rough = model.rough and not bool(model.rough_std.any())
+    drawn = cast("PathoSyn", model)  # the only one that draws roughness
+    rough = model.rough and not bool(drawn.rough_std.any())
     if stage == "substrate" or not (wanted or rough):
         return {}
     values, relative = ([[torch.empty(0)] for _ in range(contrasts)] for _ in range(2))
@@ -30,7 +32,7 @@ def measure(model: PathoSyn, stage: str, batches: Iterable[LesionBatch]) -> dict
         filled = batch.x_ph if stage == "joint" else batch.x_sub
         x_sub = model.substrate(batch.x, parts.support, parts.known) if filled is None else filled
         r = decomposition.deviation(batch.x, x_sub, parts.support)
-        there, cells = coarse.relative_roughness(model, r, batch.x, parts) if rough else (parts.support, None)
+        there, cells = coarse.relative_roughness(drawn, r, batch.x, parts) if rough else (parts.support, None)
         for c in range(contrasts):
             known = batch.present[:, c, None, None]
             values[c].append(r[:, c][(parts.support[:, 0] > 0) & known].float().cpu())
@@ -40,12 +42,12 @@ def measure(model: PathoSyn, stage: str, batches: Iterable[LesionBatch]) -> dict
     if rough:
         for c, of_c in enumerate(relative):
             if len(known_cells := torch.cat(of_c)) > 1:
-                model.rough_mean[c], model.rough_std[c] = known_cells.mean(), known_cells.std()
-        found |= {"rough_mean": model.rough_mean.tolist(), "rough_std": model.rough_std.tolist()}
+                drawn.rough_mean[c], drawn.rough_std[c] = known_cells.mean(), known_cells.std()
+        found |= {"rough_mean": drawn.rough_mean.tolist(), "rough_std": drawn.rough_std.tolist()}
     return found
 
 
-def _set_scale(model: PathoSyn, values: Sequence[Tensor]) -> dict[str, Any]:
+def _set_scale(model: Framework, values: Sequence[Tensor]) -> dict[str, Any]:
     for c, r_c in enumerate(values):
         if not len(r_c):
             continue

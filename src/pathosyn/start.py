@@ -1,33 +1,57 @@
-"""What a training begins with: fresh weights, or those of another training, which may have known less."""
+"""What a training begins with: fresh weights, those of another training, which may have known less, or parts of another method's."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
-from pathosyn.checkpoint import load
+from pathosyn.checkpoint import Loaded, load
 from pathosyn.config import Config
 from pathosyn.methods import build
+from pathosyn.protocol import Method
 from pathosyn.reuse import going_on
 
-if TYPE_CHECKING:
-    from pathosyn.methods.pathosyn import PathoSyn
+LENT = ("sub.", "encoder.", "decoder.", "r_scale", "r_max")
+"""What one method may lend to another: f_sub with the units of what it leaves, E_r and D_r."""
 
 
-def beginning(config: Config, start_from: Path | None) -> PathoSyn:
-    """Fresh weights, or those of a file under the settings that `going_on` leaves; in training mode. InputError as `load`."""
+def beginning(config: Config, start_from: Path | None) -> Method:
+    """Fresh weights, or those of a file under the settings that `going_on` leaves, in training mode. Weights of another method lend what both have (`LENT`),
+    and the settings on which that depends. InputError as `load`."""
     torch.manual_seed(config.train.seed)  # also for the critic, which a weight file does not hold
     if start_from is None:
         return build(config)
     loaded = load(start_from)
+    if loaded.config.name != config.name:
+        return _lent(loaded, config)
     method = build(going_on(loaded.config, config))
     # What the weights do not hold yet, a critic or the network of this coarse form, starts afresh.
-    afresh = ("coarse.", "look") if method.rough and not loaded.method.rough else ("critic.",)
-    known = {name: grown(value, method.state_dict()[name].shape) for name, value in loaded.method.state_dict().items() if not name.startswith(afresh)}
+    known = loaded.any_method.state_dict()
+    if config.name == "pathosyn" and "rough_mean" in method.state_dict() and "rough_mean" not in known:
+        known = {name: value for name, value in known.items() if not name.startswith(("coarse.", "look"))}
+    known = {name: grown(value, method.state_dict()[name].shape) for name, value in known.items() if not name.startswith("critic.")}
     new = method.load_state_dict(known, strict=False)
     assert not new.unexpected_keys and all(name.startswith(("critic.", "coarse.", "rough_", "look")) for name in new.missing_keys)
+    return method.train()
+
+
+def _lent(loaded: Loaded, config: Config) -> Method:
+    """A new method with f_sub (and E_r, D_r) of another's weights, under their geometry, contrasts, composition and Inp."""
+    theirs = loaded.config
+    same = {name: getattr(theirs.method, name) for name in ("composition", "fill", "scale_residual", "tanh_delta", "clamp_quantile", "inpaint", "sigma_px")}
+    config = replace(
+        config,
+        contrasts=theirs.contrasts,
+        geometry=theirs.geometry,
+        method=replace(config.method, **same),
+        networks=replace(config.networks, sub=theirs.networks.sub),
+        compared=theirs.compared,
+    )
+    method = build(config)
+    mine = method.state_dict()
+    method.load_state_dict({name: value for name, value in loaded.any_method.state_dict().items() if name.startswith(LENT) and name in mine}, strict=False)
     return method.train()
 
 

@@ -23,10 +23,11 @@ from pathosyn.data.nifti import file_sha256
 from pathosyn.data.population import fingerprint, population
 from pathosyn.data.slices import Slices
 from pathosyn.errors import refuse
-from pathosyn.methods import Stage
+from pathosyn.framework import Framework
 from pathosyn.monitor import Running, preview, validate
 from pathosyn.optim import averaging, fabric_for, learning_rate, precision
 from pathosyn.progress import Track, track
+from pathosyn.protocol import Method, Stage
 from pathosyn.runfolder import RunFolder, package_version
 from pathosyn.start import beginning
 from pathosyn.writing import refuse_unwritable
@@ -34,7 +35,6 @@ from pathosyn.writing import refuse_unwritable
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-    from pathosyn.methods.pathosyn import PathoSyn
     from pathosyn.types import LesionBatch
 
 LOG_EVERY = 50
@@ -45,7 +45,7 @@ class Session:
     """What stays the same through a run."""
 
     fabric: Fabric
-    method: PathoSyn
+    method: Method
     train: Slices
     held_out: Slices | None
     folder: RunFolder
@@ -91,7 +91,9 @@ def fit(data: str | Path, run: str | Path, config: Config, *, start_from: str | 
     fabric.barrier()  # every process has cut metrics.csv before one writes to it
     done = state["step"] if state else 0
     with track(config.train.steps, "train", "steps", done=done, show=progress and fabric.is_global_zero) as bar:
-        session = Session(fabric, method.to(fabric.device), train, feed.validation_slices(data, config), folder, parent, population(train), bar)
+        seen, held_out = feed.seen_by(method, train), feed.validation_slices(data, config)
+        held_out = feed.seen_by(method, held_out) if held_out else None
+        session = Session(fabric, method.to(fabric.device), seen, held_out, folder, parent, population(train), bar)
         _run_stages(session, state)
     if fabric.is_global_zero:
         _export(session, method, config.train.steps)
@@ -109,6 +111,7 @@ def _run_stages(session: Session, state: dict[str, Any] | None) -> None:
             continue
         slices = session.train
         if stage.filled:
+            assert isinstance(method, Framework)  # the others have no f_sub
             filled = filled or feed.filled(method, session.train, session.fabric)
             slices = filled
         if done == start:
@@ -205,7 +208,7 @@ def _schedule(stages: Sequence[Stage], steps: int) -> Iterator[tuple[Stage, int,
         start = stop
 
 
-def _look(session: Session, stage: Stage, method: PathoSyn, step: int) -> None:
+def _look(session: Session, stage: Stage, method: Method, step: int) -> None:
     """Validation metrics and a preview; on training windows, and called so, where the data has no validation lesions."""
     slices, partition = (session.held_out, "validation") if session.held_out else (session.train, "train-fixed")
     session.folder.log(step, stage.name, partition, validate(method, slices, player=stage.players[-1], device=session.fabric.device))
@@ -226,7 +229,7 @@ def _checkpoint(session: Session, players: Players, step: int) -> None:
     _export(session, _averaged(session.method, players), step)
 
 
-def _export(session: Session, method: PathoSyn, step: int) -> None:
+def _export(session: Session, method: Method, step: int) -> None:
     subjects = {"train": list(session.train.subjects)}
     if session.held_out:
         subjects["validation"] = list(session.held_out.subjects)
@@ -241,7 +244,7 @@ def _export(session: Session, method: PathoSyn, step: int) -> None:
     save_weights(session.folder.weights, method, provenance)
 
 
-def _averaged(method: PathoSyn, players: Players) -> PathoSyn:
+def _averaged(method: Method, players: Players) -> Method:
     """A copy that holds the averaged weights: what is looked at and shipped."""
     shown = copy.deepcopy(method).requires_grad_(False)
     for player, average in players.averages.items():

@@ -12,6 +12,7 @@ import tyro
 
 from pathosyn.cli.limits import flag, outside
 from pathosyn.cli.sources import use_threads
+from pathosyn.compared import Compared
 from pathosyn.config import Config, Method, Networks, Train, default, paper, scaled
 from pathosyn.errors import Fault, InputError
 from pathosyn.reuse import going_on
@@ -26,13 +27,14 @@ class TrainVerb:
     run_folder: Annotated[Path, tyro.conf.arg(name="run")]
     """Folder for the run: config, environment, metrics, previews, checkpoint, weights."""
     method_name: Annotated[str, tyro.conf.arg(name="method")] = "pathosyn"
-    """Which generative method."""
+    """Which generative method: pathosyn, vaegan, brain-ldm, maskdiff-inpaint, meta-auto or difference-gan."""
     preset: Literal["default", "paper"] = "default"
     """default: what we ship. paper: the print with its typos mended."""
     scale: Literal["tiny", "small", "full"] = "small"
     """tiny: minutes, for a demo. small: an hour or two on two cores. full: one GPU."""
     start_from: Annotated[Path | None, tyro.conf.arg(name="from")] = None
-    """Weight file or name to start from (fine-tuning). Contrasts and networks stay, and the method but for how to train and how to draw."""
+    """Weight file or name to start from (fine-tuning). Contrasts and networks stay, and the method but for how to train and how to draw. Weights of another
+    method lend their f_sub; then --train.substrate-share 0 trains the rest alone."""
     contrasts: tuple[str, ...] = ()
     """Contrasts to learn, a subset of the data's; all of them if not given."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -42,6 +44,8 @@ class TrainVerb:
     m: Method = dataclasses.field(default_factory=Method)
     """Single decisions of the method, over the preset's."""
     networks: Networks = dataclasses.field(default_factory=Networks)
+    compared: Compared = dataclasses.field(default_factory=Compared)
+    """What the other methods need; a training reads its own method's."""
 
     def run(self) -> int:
         """Train; prints where the weights are."""
@@ -57,7 +61,7 @@ class TrainVerb:
             print(f"warning: {name} is not used: going on from weights keeps theirs", file=sys.stderr)
         header = read_header(self.data)
         contrasts = self.contrasts or header.contrasts
-        config = Config(contrasts, header.geometry, self.m, self.networks, self.train, self.method_name)
+        config = Config(contrasts, header.geometry, self.m, self.networks, self.train, self.method_name, self.compared)
         try:
             weights = fit(self.data, self.run_folder, config, start_from=start_from, device=self.device)
         except OSError as error:
@@ -68,7 +72,7 @@ class TrainVerb:
 
     def ignored(self) -> list[str]:
         """Flags that were set and that --from overrides."""
-        if not self.start_from or (trained := _trained(self.start_from)) is None:
+        if not self.start_from or (trained := _trained(self.start_from)) is None or trained.name != self.method_name:
             return []
         kept = going_on(trained, dataclasses.replace(trained, method=self.m, networks=self.networks))
         groups = (("m", self.m, kept.method), ("networks", self.networks, kept.networks))
@@ -94,12 +98,15 @@ def parse(arguments: list[str]) -> TrainVerb:
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--preset", default="default")
     first.add_argument("--scale", default="small")
+    first.add_argument("--method", default="pathosyn")
     first.add_argument("--from", dest="start_from", type=Path)
     early, _ = first.parse_known_args(arguments)
     networks, train = scaled(early.scale) if early.scale in ("tiny", "small", "full") else scaled("small")
     method = paper() if early.preset == "paper" else default()
     if early.start_from and (trained := _trained(early.start_from)):
-        method, networks = trained.method, trained.networks
+        networks = dataclasses.replace(networks, sub=trained.networks.sub)  # another method's weights lend f_sub
+        if trained.name == early.method:
+            method, networks = trained.method, trained.networks
     return tyro.cli(
         TrainVerb,
         args=arguments,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ import h5py
 import numpy as np
 
 from pathosyn.data import holes
+from pathosyn.data.batching import COLUMNS, ROW, Change, Sample, collated, whole_slices
 from pathosyn.data.mapped import Mapped, mapped
 from pathosyn.data.store import Header, read_header
 from pathosyn.data.windows import Window, cut
@@ -22,21 +22,7 @@ from pathosyn.errors import refuse
 if TYPE_CHECKING:
     from pathosyn.types import LesionBatch
 
-_COLUMNS = ("subject", "z", "y", "x", "side", "lesion_pixels")
-ROW = np.dtype([(name, np.int32) for name in _COLUMNS])
 _SLICES = 8  # slices that are tried for one outline
-_Change = tuple[bool, np.ndarray, np.ndarray]
-
-
-@dataclass(frozen=True)
-class _Sample:
-    x: np.ndarray  # (C, side, side) float32 like x_ph; m and S (side, side)
-    m: np.ndarray
-    S: np.ndarray
-    x_ph: np.ndarray
-    subject: int
-    z: int
-    healthy: bool
 
 
 class Slices:
@@ -59,8 +45,6 @@ class Slices:
         self.contrasts = tuple(contrasts) if contrasts is not None else self.header.contrasts
         self.geometry = self.header.geometry
         self._read_tables(every)
-        self.sides = {int(side): int(count) for side, count in zip(*np.unique(self.windows["side"], return_counts=True), strict=True)}
-        self._rows = {side: np.flatnonzero(self.windows["side"] == side) for side in self.sides}
         self._opened: tuple[int, Any] = (0, None)
         self._fills: dict[int, np.ndarray] | None = None
 
@@ -89,7 +73,7 @@ class Slices:
                 table = group["windows"][()]
                 mine = np.empty(len(table), ROW)
                 mine["subject"] = len(self.subjects)
-                for column, key in enumerate(_COLUMNS[1:]):
+                for column, key in enumerate(COLUMNS[1:]):
                     mine[key] = table[:, column]
                 rows.append(mine)
                 self.subjects.append(name)
@@ -113,8 +97,13 @@ class Slices:
                 expected="each contrast in some subject",
                 remedy="ask for fewer contrasts",
             )
-        self.windows = np.concatenate(rows)
+        self._list(np.concatenate(rows))
         self._slice_ends = np.cumsum(depth)
+
+    def _list(self, windows: np.ndarray) -> None:
+        self.windows = windows
+        self.sides = {int(side): int(count) for side, count in zip(*np.unique(windows["side"], return_counts=True), strict=True)}
+        self._rows = {side: np.flatnonzero(windows["side"] == side) for side in self.sides}
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_opened": (0, None)}
@@ -144,7 +133,7 @@ class Slices:
         blend[rows, columns] = subject.blend[where][inside]
         return number, window, m, blend, (rows, columns, inside + where.start)
 
-    def _lesion(self, row: int) -> _Sample:
+    def _lesion(self, row: int) -> Sample:
         number, window, m, blend, (rows, columns, where) = self._marks(row)
         image = self._image(number, window)
         target = image.copy()
@@ -153,13 +142,13 @@ class Slices:
         else:
             filled = self._subject(number).inp[where]
             target[:, rows, columns] = (filled if self._all_channels else filled[:, self._channels]).T
-        return _Sample(image, m, blend, target, number, window.z, False)
+        return Sample(image, m, blend, target, number, window.z, False)
 
     def lesion(self, indices: Sequence[int]) -> LesionBatch:
         """The lesion windows with these row numbers of `windows`, all of one side. ValueError if their sides differ."""
         if len(set(self.windows["side"][np.asarray(indices)].tolist())) != 1:
             raise ValueError("a batch has windows of one side length")
-        return self._batch([self._lesion(int(row)) for row in indices])
+        return self._collated([self._lesion(int(row)) for row in indices])
 
     def filled(self, fill: Callable[[LesionBatch], Any], *, batch_pixels: int) -> Slices:
         """The same windows with `fill(batch)` (B, C, side, side), made once for each, on their support: as `x_sub`, and in place of Inp in `x_ph`."""
@@ -172,6 +161,16 @@ class Slices:
                     made[row] = answer[:, ys, xs].astype(np.float16)
         copied = copy.copy(self)
         copied._fills = made
+        return copied
+
+    def whole(self, side: int) -> Slices:
+        """The same subjects with one window a slice that has a lesion: all of the slice, centred in `side` pixels square. InputError for a larger head."""
+        largest = max((max(self._subject(n).planes[0].shape[-2:]) for n in range(len(self.subjects))), default=0)
+        if largest > side:
+            remedy = f"give a multiple of 32 of at least {largest}"
+            raise refuse(self.path, found=f"slices of {largest} pixels", expected=f"at most {side}, the method's side", remedy=remedy)
+        copied = copy.copy(self)
+        copied._list(whole_slices(self.windows, [self._subject(n).planes[0].shape[-2:] for n in range(len(self.subjects))], side))
         return copied
 
     def plane(self, number: int, z: int) -> tuple[np.ndarray, np.ndarray]:
@@ -196,9 +195,9 @@ class Slices:
         A hole keeps off the slice's own lesion and lies on the head with `holes.ON_HEAD` of its pixels; places are tried first where lesions lie on other
         heads, and such whose window shows no lesion.
         """
-        return self._batch([self._hole(rng, side) for rng in keys])
+        return self._collated([self._hole(rng, side) for rng in keys])
 
-    def _hole(self, rng: np.random.Generator, side: int) -> _Sample:
+    def _hole(self, rng: np.random.Generator, side: int) -> Sample:
         choices = self._rows[side]
         for attempt in range(16):
             source, window, m, blend, _ = self._marks(int(choices[rng.integers(choices.size)]))
@@ -229,12 +228,15 @@ class Slices:
         own[rows, columns] = True
         return head, own
 
-    def _covered(self, number: int, window: Window, corner: tuple[int, int], m: np.ndarray, blend: np.ndarray) -> _Sample:
+    def _covered(self, number: int, window: Window, corner: tuple[int, int], m: np.ndarray, blend: np.ndarray) -> Sample:
         image = self._image(number, window)
         mask, soft = np.zeros((2, window.side, window.side), np.float32)
         under = slice(corner[0], corner[0] + m.shape[0]), slice(corner[1], corner[1] + m.shape[1])
         mask[under], soft[under] = m, blend
-        return _Sample(image, mask, soft, image, number, window.z, True)
+        return Sample(image, mask, soft, image, number, window.z, True)
+
+    def _collated(self, samples: Sequence[Sample], changes: Sequence[Change] | None = None) -> LesionBatch:
+        return collated(samples, changes, names=self.subjects, present=self.present, filled=self._fills is not None)
 
     def batch_size(self, side: int, batch_pixels: int, world_size: int = 1) -> int:
         """Windows a step: as many as `batch_pixels` holds, one at the least, rounded up to a multiple of `world_size`."""
@@ -266,34 +268,4 @@ class Slices:
             own = np.random.default_rng([seed, step, i])
             changes.append((bool(own.integers(2)), own.uniform(0.9, 1.1, len(self.contrasts)), own.uniform(-0.1, 0.1, len(self.contrasts))))
             samples.append(self._hole(own, side) if hole else self._lesion(int(row)))
-        return self._batch(samples, changes)
-
-    def _batch(self, samples: Sequence[_Sample], changes: Sequence[_Change] | None = None) -> LesionBatch:
-        """Samples of one side as tensors, each changed by (mirrored left to right?, gain, offset); a contrast that is absent stays 0."""
-        import torch
-
-        from pathosyn.types import LesionBatch
-
-        count, side = len(samples), samples[0].m.shape[-1]
-        x, target = torch.empty(2, count, len(self.contrasts), side, side)
-        m, blend = torch.empty(2, count, 1, side, side)
-        for i, sample in enumerate(samples):
-            mirrored, gain, offset = changes[i] if changes is not None else (False, np.ones(len(self.contrasts)), np.zeros(len(self.contrasts)))
-            order = slice(None, None, -1 if mirrored else 1)
-            gain, offset = gain.astype(np.float32)[:, None, None], (offset * self.present[sample.subject]).astype(np.float32)[:, None, None]
-            for image, slot in ((sample.x, x[i].numpy()), (sample.x_ph, target[i].numpy())):
-                np.multiply(image[..., order], gain, out=slot)
-                slot += offset
-            m[i].numpy()[0], blend[i].numpy()[0] = sample.m[:, order], sample.S[:, order]
-        numbers = [sample.subject for sample in samples]
-        return LesionBatch(
-            x=x,
-            m=m,
-            S=blend,
-            x_ph=target,
-            present=torch.from_numpy(self.present[numbers]),
-            healthy=torch.tensor([sample.healthy for sample in samples]),
-            subject=[self.subjects[n] for n in numbers],
-            z=[sample.z for sample in samples],
-            x_sub=target if self._fills is not None else None,
-        )
+        return self._collated(samples, changes)

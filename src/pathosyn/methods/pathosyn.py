@@ -8,7 +8,6 @@ denoiser    eps_theta([r_t, what surrounds it, m, S, which contrasts], t)
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,30 +16,18 @@ from torch.nn.functional import avg_pool2d
 
 from pathosyn import alg1, appearance, coarse, decomposition, diffusion, gathering, losses, rng, scale, surroundings
 from pathosyn.config import Config
-from pathosyn.methods import Stage
-from pathosyn.networks import Critic, DeviationNetwork, SubstrateNetwork
-from pathosyn.types import Controls, Image, LesionBatch, Mask, Soft, Synthesis, Times
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What Alg. 1 and 2 need of a batch, under one composition. `known` is 1 on contrasts that the subject has (B, C, 1, 1)."""
-
-    support: Mask
-    S: Soft
-    G: Soft
-    known: Image
-
+from pathosyn.framework import Framework, Parts
+from pathosyn.networks import Critic, DeviationNetwork
+from pathosyn.protocol import Stage
+from pathosyn.types import Controls, Image, LesionBatch, Mask, Synthesis, Times
 
 ROUGH = 1000
 """Number of the noise field from which roughness is drawn, on top of the call's own."""
 
 
-class PathoSyn(nn.Module):
-    """f_sub, eps_theta and the statistics of r_0 (buffers: `r_scale`, `r_max`, both (C,))."""
+class PathoSyn(Framework):
+    """f_sub, eps_theta, the network of the coarse form, and what a training measures (buffers)."""
 
-    r_scale: Tensor
-    r_max: Tensor
     rough_mean: Tensor
     rough_std: Tensor
     look_mean: Tensor
@@ -52,21 +39,17 @@ class PathoSyn(nn.Module):
     look_map: Tensor
 
     def __init__(self, config: Config) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         contrasts, method = len(config.contrasts), config.method
         if "eps" in (method.prediction, method.coarse_prediction if method.coarse > 1 else "") and method.zero_terminal_snr:
             raise ValueError("prediction='eps' cannot start at zero SNR, where r_T holds no r_0: set zero_terminal_snr=False")
         if method.coarse > 1 and not 1 <= method.level <= method.timesteps:
             raise ValueError(f"level must lie in 1…{method.timesteps}, got {method.level}")
-        self.sub = SubstrateNetwork(contrasts, config.networks.sub, fill=method.fill)
         self.eps = DeviationNetwork(contrasts, (2 + method.grain + self.rough) * contrasts + 2, config.networks.eps, config.networks.blocks)
         drawn, looks = (1 + self.rough) * contrasts, appearance.count(contrasts, rough=self.rough)
         shown = 2 * contrasts + 2 + (looks + 1 if self.looking else 0)
         self.coarse = DeviationNetwork(drawn, shown, config.networks.coarse, config.networks.blocks) if method.coarse > 1 else None
         self.critic = Critic(contrasts, config.networks.critic) if method.adversary else None
-        self.register_buffer("r_scale", torch.ones(contrasts))
-        self.register_buffer("r_max", torch.zeros(contrasts))
         if self.rough:
             self.register_buffer("rough_mean", torch.zeros(contrasts))
             self.register_buffer("rough_std", torch.zeros(contrasts))
@@ -97,7 +80,7 @@ class PathoSyn(nn.Module):
             holes = 0.0 if method.warmup >= 1 else 0.5
             return (Stage("joint", ("both",), 1.0, lambda _: holes),)
         stages = (
-            Stage("substrate", ("sub",), share, lambda progress: 1.0 - 0.5 * max(0.0, 1.0 - progress / max(method.warmup, 1e-9))),
+            Stage("substrate", ("sub",), share, self.holes),
             Stage("structure", ("coarse",), structure, lambda _: 0.0, filled=True, windows=method.coarse, varied=True, warped=True),
             Stage("deviation", ("eps",), max(0.0, 1.0 - share - structure - sharpen), lambda _: 0.0, filled=True),
             Stage("sharpen", ("critic", "sharp") if self.critic else ("sharp",), sharpen, lambda _: 0.0, betas=(0.5, 0.99), filled=True, varied=True),
@@ -111,34 +94,6 @@ class PathoSyn(nn.Module):
 
     # -- the pieces -----------------------------------------------------------------------------------------------------------------
 
-    def parts(self, batch: LesionBatch) -> Parts:
-        """Support, blend map and ring base: (D, S, G) in `default`, (m, G_σ∗m, G_σ∗m) in `paper`."""
-        G = decomposition.smooth(batch.m, sigma=self.config.method.sigma_px)  # noqa: N806
-        known = batch.present[:, :, None, None].to(batch.x.dtype)
-        return Parts(batch.m, G, G, known) if self.config.method.composition == "paper" else Parts(batch.D, batch.S, G, known)
-
-    def substrate(self, x: Image, hidden: Mask, known: Image) -> Image:
-        """f_sub(x ⊙ (1 - hidden), 1 - hidden): nothing of x under `hidden` reaches the network. Missing contrasts come out as 0."""
-        return self.sub(x * known, 1.0 - hidden, known.expand(-1, -1, *x.shape[2:])) * known
-
-    @torch.no_grad()
-    def fill(self, batch: LesionBatch) -> Image:
-        """f on each window, (B, C, H, W)."""
-        parts = self.parts(batch)
-        return self.substrate(batch.x, parts.support, parts.known)
-
-    def condition(self, x: Image, x_sub: Image, m: Mask, parts: Parts) -> Image:
-        """What eps_theta sees beside r_t. paper: x_sub and m. default: x_sub inside D with the scan itself around it, whose noise and sharpness
-        the lesion must share, m and S. Both: which contrasts are there."""
-        flags = parts.known.expand(-1, -1, *x.shape[2:])
-        if self.config.method.composition == "paper":
-            return torch.cat([x_sub, m, torch.zeros_like(m), flags], dim=1)
-        if self.config.method.context == "blend":
-            around = decomposition.heal(x * parts.known, x_sub, parts.S)
-        else:
-            around = torch.where(parts.support > 0, x_sub, x * parts.known)
-        return torch.cat([around, m, parts.S, flags], dim=1)
-
     def condition_form(self, batch: LesionBatch, x_sub: Image, parts: Parts, look: Tensor | None) -> Image:
         """What the network that draws forms sees beside the noised form: the condition averaged over each cell and, where the method asks, `look`."""
         condition = avg_pool2d(self.condition(batch.x, x_sub, batch.m, parts), self.config.method.coarse)
@@ -149,15 +104,6 @@ class PathoSyn(nn.Module):
         output = network(r_t, condition, t).float()
         kind = self.config.method.coarse_prediction if network is self.coarse else self.config.method.prediction
         return output, diffusion.predict_r0(r_t, output, t, self.schedule, prediction=kind)
-
-    def to_scaled(self, r: Image) -> Image:
-        """Normalised units → the units of the diffusion: Eq. 5 where asked for, then division by the RMS on the support."""
-        delta = self.config.method.tanh_delta
-        return (decomposition.saturate(r, delta=delta) if delta else r) / self.r_scale.view(1, -1, 1, 1)
-
-    def from_scaled(self, r: Image) -> Image:
-        """The inverse of `to_scaled`, except that Eq. 5 is not undone: the print never does (DESIGN §3, 7)."""
-        return r * self.r_scale.view(1, -1, 1, 1)
 
     # -- training -------------------------------------------------------------------------------------------------------------------
 
@@ -182,15 +128,7 @@ class PathoSyn(nn.Module):
         lam = self.config.method.weights
         terms: dict[str, Tensor] = {}
         if player in ("sub", "both"):
-            terms["sub"] = losses.substrate_loss(
-                x_sub,
-                batch.x,
-                batch.x_ph,
-                parts.support * parts.known,
-                (1.0 - parts.support) * parts.known,
-                lam_out=lam.out,
-                lam_in=lam.inside,
-            )
+            terms["sub"] = self.substrate_terms(x_sub, batch, parts)
             terms["loss"] = terms["sub"]
         if player != "sub":
             terms |= alg1.deviation_terms(self, batch, parts, alg1.noised(self, batch, parts, x_sub, rng))
@@ -216,7 +154,7 @@ class PathoSyn(nn.Module):
             return self.last_call(batch, x_sub, self.draw_form(batch, x_sub, noise, look=look, steps=steps), lambda k: noise(calls + k))
         white = noise(calls + 1)[:, :1] if self.config.method.grain else None
         seen = coarse.seen(self, self.condition(batch.x, x_sub, batch.m, parts), batch.x, parts, white)
-        return self.from_scaled(self._sample(self.eps, seen, parts.support, noise, parts.known, self._bound(), steps))
+        return self.from_scaled(self._sample(self.eps, seen, parts.support, noise, parts.known, self.bound(), steps))
 
     @torch.no_grad()
     def draw_form(self, batch: LesionBatch, x_sub: Image, noise: Callable[[int], Image], *, look: Tensor | None = None, steps: int | None = None) -> Image:
@@ -230,7 +168,7 @@ class PathoSyn(nn.Module):
             return avg_pool2d(torch.cat(fields, dim=1), size) * size
 
         shown = self.condition_form(batch, x_sub, parts, look)
-        bound = self._bound()
+        bound = self.bound()
         if bound is not None and self.rough:
             bound = torch.cat([bound, torch.full_like(bound, coarse.FARTHEST)], dim=1)
         form = self._sample(self.coarse, shown, coarse.there(self, parts), over_cells, parts.known.repeat(1, several, 1, 1), bound, steps)
@@ -247,7 +185,7 @@ class PathoSyn(nn.Module):
         t = torch.full((len(form),), method.level, device=form.device)
         start = decomposition.refine(coarse.means(self, form, batch, x_sub, parts), there, parts.support, method.coarse)
         r_t = diffusion.diffuse(start, t, noise(0) * parts.known, parts.support * parts.known, self.schedule)
-        r, bound = self.estimate(self.eps, r_t, seen, t)[1] * parts.known, self._bound()
+        r, bound = self.estimate(self.eps, r_t, seen, t)[1] * parts.known, self.bound()
         return self.from_scaled(diffusion.project(r if bound is None else r.clamp(-bound, bound), parts.support))
 
     def _sample(
@@ -268,9 +206,6 @@ class PathoSyn(nn.Module):
     def _times(self, steps: int | None) -> Sequence[int]:
         return diffusion.sampling_times(self.schedule.T, steps or self.config.method.steps, spacing=self.config.method.spacing)
 
-    def _bound(self) -> Tensor | None:
-        return self.r_max.view(1, -1, 1, 1) if self.config.method.clamp_quantile else None
-
     def look(self, batch: LesionBatch, seed: int) -> Tensor | None:
         """What the lesions of windows that are drawn one by one are to look like, (B, K), keyed by (seed, subject); None where the method does not ask."""
         if not self.looking:
@@ -287,13 +222,7 @@ class PathoSyn(nn.Module):
         (seed, subject, z), so a window draws the same lesion in any batch."""
         parts = self.parts(batch)
         x_sub = self.substrate(batch.x, parts.support, parts.known)
-        streams = [rng.generator(controls.seed, s, z) for s, z in zip(batch.subject, batch.z, strict=True)]
-        shape = tuple(batch.x.shape[1:])
+        streams, shape = self.streams(batch, controls.seed), tuple(batch.x.shape[1:])
         look = self.look(batch, controls.seed)
         r = self.draw(batch, x_sub, lambda _: rng.normal(streams, shape).to(batch.x.device), look=look, steps=steps)
-        has_lesion = (~batch.healthy)[:, None, None, None]
-        kind, severity = self.config.method.composition, controls.severity
-        redrawn = decomposition.heal(batch.x, x_sub, parts.S) + severity * parts.S * r
-        x_hat = decomposition.recompose(batch.x, x_sub, r, parts.S, severity=severity, kind=kind)
-        x_hat = torch.where(has_lesion & (kind == "preserve"), redrawn, x_hat)
-        return Synthesis(x_hat=x_hat * parts.known, x_sub=x_sub, r=r, S=parts.S, m=batch.m, seeds=[controls.seed] * len(batch))
+        return self.composed(batch, x_sub, r, controls)

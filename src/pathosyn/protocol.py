@@ -1,0 +1,68 @@
+"""What every generative method offers to the one training loop, to `generate` and to the monitor (DESIGN §8)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pathosyn.config import Config
+from pathosyn.types import Controls, LesionBatch, Synthesis
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stretch of training: who learns (the last one's loss is the one that is shown), its share of the optimiser steps, how many of its windows are
+    healthy holes at progress 0…1, and Adam's betas."""
+
+    name: str
+    players: tuple[str, ...]
+    share: float
+    healthy: Callable[[float], float]
+    betas: tuple[float, float] = (0.9, 0.999)
+    filled: bool = False
+    """f_sub does not move any more, and its answer for each window is made once, before the first step."""
+    windows: int = 1
+    """A batch holds so many times the windows that `batch_pixels` asks for."""
+    varied: bool = False
+    """Windows are turned by quarters, brightened and robbed of contrasts (`augment.varied`)."""
+    warped: bool = False
+    """And tilted and zoomed (`augment.warped`), where fine detail is not what is learned."""
+
+
+class Method(nn.Module):
+    """`fit` trains any of these without knowing which. A player is a set of modules that one optimiser moves; a GAN has two, and calls the one that does
+    not travel with the weights `critic`. Statistics of the data are buffers."""
+
+    critic: nn.Module | None
+    whole: int = 0
+    """0: works on lesion windows. Else on whole slices, padded to so many pixels square."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        self.critic = None
+
+    @property
+    def stages(self) -> Sequence[Stage]:
+        """In order; the shares sum to 1."""
+        raise NotImplementedError
+
+    def modules_of(self, player: str) -> Sequence[nn.Module]:
+        """The modules that this player's optimiser moves."""
+        raise NotImplementedError
+
+    def begin(self, stage: str, batches: Iterable[LesionBatch]) -> dict[str, Any]:
+        """Called once when a stage starts, with training batches for statistics, which may be gone through more than once; returns what to log."""
+        return {}
+
+    def losses(self, batch: LesionBatch, *, player: str, rng: Sequence[torch.Generator]) -> dict[str, Tensor]:
+        """Loss terms; `loss` is minimised, the others are logged. One generator a sample, so that a result does not depend on the batch."""
+        raise NotImplementedError
+
+    def synthesize(self, batch: LesionBatch, *, controls: Controls, steps: int | None = None) -> Synthesis:
+        """Draw one lesion a window (or slice). Noise is keyed by (seed, subject, z), so a window draws the same lesion in any batch."""
+        raise NotImplementedError
