@@ -247,7 +247,7 @@ def test_fluid_beyond_the_masks_stays_in_the_controls_too(loaded: Loaded, make_m
     wet[:4], wet[12:20, 12:16], wet[24:30, 4:10] = False, False, False
     assert torch.equal(found[0, :, :, :16][:, wet], x[0, :, :, :16][:, wet])
     off = make_method(default(), stop_at_fluid=False)
-    assert bool((cohort.stopped_at_fluid(replace(loaded, method=off), batch, torch.full_like(x, 9.0), pasted) == 9).all())
+    assert bool((cohort.stopped_at_fluid(replace(loaded, any_method=off), batch, torch.full_like(x, 9.0), pasted) == 9).all())
 
 
 @pytest.mark.parametrize("name", ["pathosyn", "gaussian", "copy-paste"])
