@@ -36,10 +36,10 @@ from pathosyn import feed, rng
 from pathosyn.config import Config, default, scaled
 from pathosyn.data.slices import Slices
 from pathosyn.data.store import read_header
-from pathosyn.protocol import Stage
 from pathosyn.methods.pathosyn import PathoSyn
 from pathosyn.networks import GROUPS
 from pathosyn.optim import averaging
+from pathosyn.protocol import Stage
 
 CACHED = 64
 """Whole slices that the other loop has in memory."""

@@ -24,7 +24,8 @@ class GenerateVerb:
     weights: Path | None = None
     """Weight file or name; the shipped weights if not given."""
     method: str = "pathosyn"
-    """pathosyn, or a control: real, substrate, blurred, gaussian, permuted, copy-paste."""
+    """Whose weights these are: pathosyn, vaegan, brain-ldm, maskdiff-inpaint, meta-auto or difference-gan; or a control: real, substrate, blurred, gaussian,
+    permuted, copy-paste; or none, an empty set."""
     purpose: Literal["train", "evaluate"] = "evaluate"
     """train: from training subjects only. evaluate: from validation or test subjects only."""
     partition: Literal["train", "validation", "test"] | None = None
@@ -36,6 +37,13 @@ class GenerateVerb:
     seed: int = 0
     steps: int | None = None
     """Network calls; the weights' own number if not given."""
+    severity: float = 1.0
+    """0: no lesion, 1: as trained, 2: twice the deviation."""
+    device: Literal["auto", "cpu", "cuda"] = "cpu"
+    devices: int = 1
+    """Processes, or GPUs, that share the work on each node; the set is the same."""
+    nodes: int = 1
+    """Machines that share it."""
     backend: Literal["torch", "onnxruntime"] = "torch"
     """What runs the networks. onnxruntime: faster on a CPU, after a few seconds for translating them; pip install 'pathosyn[onnxruntime]'"""
     threads: int = 0
@@ -46,7 +54,7 @@ class GenerateVerb:
         from pathosyn.generate import generate
         from pathosyn.weights import find
 
-        if faults := [f for name in ("seed", "per_lesion", "per_subject") for f in outside(name, getattr(self, name))]:
+        if faults := [f for name in ("seed", "per_lesion", "per_subject", "severity", "devices", "nodes") for f in outside(name, getattr(self, name))]:
             raise InputError(faults)
         use_threads(self.threads)
         partition = self.partition or ("train" if self.purpose == "train" else "validation")
@@ -61,6 +69,10 @@ class GenerateVerb:
             per_subject=self.per_subject,
             seed=self.seed,
             steps=self.steps,
+            severity=self.severity,
+            device=self.device,
+            devices=self.devices,
+            nodes=self.nodes,
             backend=self.backend,
         )
         print(f"set: {folder}\nnext: pathosyn evaluate realism --real {self.data} --synthetic NAME={folder} --out DIR")

@@ -58,6 +58,9 @@ RANGES: dict[str, tuple[float, float]] = {
     "seed": _NOT_NEGATIVE,
     "per_lesion": (1, 1000),
     "per_subject": _NOT_NEGATIVE,
+    "severity": (0, 5),
+    "devices": (1, 1024),
+    "nodes": (1, 1024),
 }
 """By flag, `_` for `-`; ends included."""
 
