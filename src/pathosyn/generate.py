@@ -95,7 +95,15 @@ def generate(
     training = Slices(data, "train", contrasts=loaded.config.contrasts) if method in NEEDS_DONOR else None
     work = [(members, replicate) for members in scenes.in_batches(slices, rows) for replicate in range(per_lesion)]
     writer = Writer(out, origin, {**vars(asked), "batch_pixels": scenes.BATCH_PIXELS, "pathosyn": package_version(), "backend": loaded.backend})
-    job = _Job(asked, loaded, slices, drawer(method, loaded, slices, training, steps), writer, work)
+    job = _Job(
+        asked,
+        loaded,
+        slices,
+        drawer(method, loaded, slices, training, steps),
+        writer,
+        work,
+        scenes.labels(slices) | (scenes.labels(training) if training else {}),
+    )
     return _run(job, fabric, show=progress)
 
 
@@ -108,6 +116,8 @@ class _Job:
     writer: Writer
     work: list[tuple[list[int], int]]
     """Rows of a batch, and which replicate of them."""
+    labels: dict[str, str]
+    """What the data says of each subject that may lend a lesion, as JSON."""
 
 
 def _run(job: _Job, fabric: Fabric | None, *, show: bool) -> Path:
@@ -121,12 +131,11 @@ def _run(job: _Job, fabric: Fabric | None, *, show: bool) -> Path:
         fabric.barrier()
     mine = [(number, *each) for number, each in enumerate(job.work) if number % world == rank]
     there = sum(len(members) for number, members, _ in mine if job.writer.has(number))
-    notes = scenes.labels(job.slices)
     try:
         with track(total // world, f"generate {job.asked.method}", "windows", done=there, show=show and rank == 0) as bar:
             for number, members, replicate in mine:
                 if not job.writer.has(number):
-                    job.writer.add(number, *_batch(job, members, replicate, notes))
+                    job.writer.add(number, *_batch(job, members, replicate))
                     bar.advance(len(members))
         if fabric:
             fabric.barrier()
@@ -136,7 +145,7 @@ def _run(job: _Job, fabric: Fabric | None, *, show: bool) -> Path:
         raise
 
 
-def _batch(job: _Job, members: list[int], replicate: int, notes: list[str]) -> tuple[dict[str, np.ndarray], list[dict[str, Any]], dict[str, np.ndarray]]:
+def _batch(job: _Job, members: list[int], replicate: int) -> tuple[dict[str, np.ndarray], list[dict[str, Any]], dict[str, np.ndarray]]:
     """The windows of one batch as the Writer takes them."""
     asked = job.asked
     own = asked.seed if not replicate else rng.seed_of(asked.seed, replicate)
@@ -144,7 +153,7 @@ def _batch(job: _Job, members: list[int], replicate: int, notes: list[str]) -> t
     drawn = job.draw(scene, Controls(severity=asked.severity, seed=own))
     arrays = dict(zip(FIELDS, (t.numpy() for t in (drawn.x_hat, drawn.x_sub, drawn.m[:, 0], drawn.S[:, 0])), strict=True))
     planes = {_key(scene, b, replicate): plane for b, plane in enumerate(drawn.planes) if plane is not None}
-    return arrays, list(_rows(job, scene, drawn, replicate, own, notes)), planes
+    return arrays, list(_rows(job, scene, drawn, replicate, own)), planes
 
 
 def _key(scene: scenes.Scene, b: int, replicate: int) -> str:
@@ -152,10 +161,9 @@ def _key(scene: scenes.Scene, b: int, replicate: int) -> str:
     return f"{scene.batch.subject[b]} {scene.batch.z[b]} {replicate}"
 
 
-def _rows(job: _Job, scene: scenes.Scene, drawn: Drawn, replicate: int, seed: int, notes: list[str]) -> Iterator[dict[str, Any]]:
+def _rows(job: _Job, scene: scenes.Scene, drawn: Drawn, replicate: int, seed: int) -> Iterator[dict[str, Any]]:
     """A description for each window. Labels such as grade belong to the lesion: a lesion that was drawn without regard to them has none."""
     asked = job.asked
-    donated = dict(zip(job.slices.subjects, notes, strict=True))
     for b, window in enumerate(drawn.windows):
         donor, mask = drawn.donors[b], scene.masks[b]
         yield {
@@ -174,7 +182,7 @@ def _rows(job: _Job, scene: scenes.Scene, drawn: Drawn, replicate: int, seed: in
             "mask": "donor" if donor not in ("", scene.batch.subject[b]) else mask.how,
             "mask_subject": donor or mask.subject,
             "mask_z": mask.z,
-            "labels": donated.get(donor, ""),
+            "labels": job.labels.get(donor, ""),
             "lesion_pixels": int((drawn.m[b] > 0).sum()),
             "plane": _key(scene, b, replicate) if drawn.planes[b] is not None else "",
         }

@@ -101,8 +101,8 @@ def in_batches(slices: Slices, rows: np.ndarray, pixels: int = 0) -> Iterator[li
         yield from (members[start : start + size] for start in range(0, len(members), size))
 
 
-def labels(slices: Slices) -> list[str]:
+def labels(slices: Slices) -> dict[str, str]:
     """What the data says of each subject beside its scans (grade …), as JSON; "" where it says nothing."""
     with h5py.File(slices.path, "r") as file:
-        found = [str(file["subjects"][name].attrs.get("attributes", "{}")) for name in slices.subjects]
-    return [text if json.loads(text) else "" for text in found]
+        found = {name: str(file["subjects"][name].attrs.get("attributes", "{}")) for name in slices.subjects}
+    return {name: text if json.loads(text) else "" for name, text in found.items()}

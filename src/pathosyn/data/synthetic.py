@@ -87,10 +87,14 @@ class Writer:
         shutil.rmtree(made, ignore_errors=True)
         made.mkdir()
         table: list[dict[str, Any]] = []
+        placed: dict[int, int] = {}
         with h5py.File(made / "windows.h5", "w") as file:
+            self._make_room(file, batches)
             for number in range(batches):
                 with np.load(self._batch(number)) as batch:
-                    table += _appended(file, batch)
+                    start = placed.get(batch["m"].shape[-1], 0)
+                    table += _filled(file, batch, start)
+                    placed[batch["m"].shape[-1]] = start + len(batch["m"])
         columns = pd.DataFrame(table) if table else pd.DataFrame(columns=["row", "subject", "z", "y", "x", "replicate", "side", "place"])
         columns.to_csv(made / "rows.csv", index=False)
         (made / "set.json").write_text(json.dumps({"format": FORMAT, "version": VERSION, **asdict(self.origin)}, indent=1))
@@ -98,6 +102,18 @@ class Writer:
         made.rename(self.folder)
         shutil.rmtree(self.part)
         return self.folder
+
+    def _make_room(self, file: h5py.File, batches: int) -> None:
+        """Datasets of their final length: HDF5 puts the time of day into one that has grown."""
+        shapes: dict[int, tuple[int, int]] = {}
+        for number in range(batches):
+            with np.load(self._batch(number)) as batch:
+                count, contrasts, side = batch["x_hat"].shape[:3]
+                shapes[side] = shapes.get(side, (0, 0))[0] + count, contrasts
+        for side, (count, contrasts) in shapes.items():
+            for name in FIELDS:
+                one = (contrasts, side, side) if name.startswith("x_") else (side, side)
+                file.require_group(str(side)).create_dataset(name, (count, *one), np.float16, chunks=(1, *one), compression="lzf", track_times=False)
 
     def abandon(self) -> None:
         """Leave nothing."""
@@ -107,22 +123,15 @@ class Writer:
         return self.part / f"batch-{number:07d}.npz"
 
 
-def _appended(file: h5py.File, batch: Any) -> list[dict[str, Any]]:
-    """The batch's arrays at the end of the file's; its rows with their places."""
+def _filled(file: h5py.File, batch: Any, start: int) -> list[dict[str, Any]]:
+    """The batch's arrays in the file's, from `start` on; its rows with their places."""
     side = batch["m"].shape[-1]
-    group = file.require_group(str(side))
-    start = len(group["m"]) if "m" in group else 0
     for name in FIELDS:
-        values = batch[name]
-        if name not in group:
-            group.create_dataset(name, data=values, maxshape=(None, *values.shape[1:]), chunks=(1, *values.shape[1:]), compression="lzf")
-            continue
-        group[name].resize(start + len(values), axis=0)
-        group[name][start:] = values
+        file[str(side)][name][start : start + len(batch["m"])] = batch[name]
     for name in batch.files:
         key = name.removeprefix("plane ")
         if key != name and key not in file.require_group("planes"):
-            file["planes"].create_dataset(key, data=batch[name], chunks=batch[name].shape, compression="lzf")
+            file["planes"].create_dataset(key, data=batch[name], chunks=batch[name].shape, compression="lzf", track_times=False)
     return [{**row, "side": side, "place": start + i} for i, row in enumerate(json.loads(str(batch["rows"])))]
 
 

@@ -40,7 +40,8 @@ def measure(data: str | Path, name: str, drawn: SyntheticSet, *, show: bool = Tr
         for row, window in drawn.windows():
             bar.advance()
             scene = Scene.of(slices, int(row["row"]))
-            found = [_of(x, m, scene, drawn.origin.contrasts) for x, m in ((scene.x, scene.m), (window["x_hat"], window["m"] > 0))]
+            both = ((scene.x, scene.m, scene), (window["x_hat"], window["m"] > 0, scene.moved(slices, row)))
+            found = [_of(x, m, there, drawn.origin.contrasts) for x, m, there in both]
             key = {"method": name, "subject": str(row["subject"]), "z": int(row["z"]), "replicate": int(row["replicate"])}
             rows += [
                 {**key, "contrast": contrast, "metric": metric, "real": value, "drawn": found[1].get((contrast, metric), np.nan)}

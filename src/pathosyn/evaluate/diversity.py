@@ -42,11 +42,12 @@ def measure(data: str | Path, name: str, drawn: SyntheticSet, *, show: bool = Tr
             if min(m.sum(), scene.m.sum()) < SMALLEST:
                 continue
             key = {"subject": str(row["subject"]), "row": int(row["row"]), "replicate": int(row["replicate"])}
-            values.append({**key, **features.lesion(window["x_hat"], m, scene.head, scene.present)})
+            there = scene.moved(slices, row)
+            values.append({**key, **features.lesion(window["x_hat"], m, there.head, scene.present)})
             if not key["replicate"]:
                 values.append({**key, "replicate": -1, **features.lesion(scene.x, scene.m, scene.head, scene.present)})
-                for label, x, where in (("drawn", window["x_hat"], m), ("real", scene.x, scene.m)):
-                    distance = nearest(describe(x, where, scene.head), scene.present, bank)
+                for label, x, where, place in (("drawn", window["x_hat"], m, there), ("real", scene.x, scene.m, scene)):
+                    distance = nearest(describe(x, where, place.head), scene.present, bank)
                     rows.append({"method": name, "subject": key["subject"], "metric": f"nearest, {label}", "value": distance})
     return pd.DataFrame(rows + _spread(pd.DataFrame(values), name, len(drawn.origin.contrasts)))
 

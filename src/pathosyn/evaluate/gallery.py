@@ -43,8 +43,8 @@ def blind(data: str | Path, drawn: SyntheticSet, out: Path, *, each: int = 50, s
         tiles, labels = [], []
         for number, ((row, window), fake) in enumerate(items[start : start + SHEET], start):
             scene = Scene.of(slices, int(row["row"]))
-            x = window["x_hat"] if fake else scene.x
-            tiles.append(_row(x, window["m"] > 0, scene.present))
+            x, m = (window["x_hat"], window["m"] > 0) if fake else (scene.x, scene.m)
+            tiles.append(_row(x, m, scene.present))
             labels.append(f"{number:02d}")
             key.append({"number": number, "drawn": int(fake), "subject": row["subject"], "z": row["z"]})
         sheets.append(out / f"sheet-{start // SHEET:02d}.png")
