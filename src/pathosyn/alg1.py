@@ -139,7 +139,7 @@ def sharp_terms(model: PathoSyn, batch: LesionBatch, parts: Parts, x_sub: Image,
     terms = {"low": losses.low_pass_loss(drawn.r0_hat, drawn.r0, drawn.where, size=lam.coarse)}
     loss = lam.low * terms["low"]
     if lam.patches:
-        filters = texture.directions(batch.x.shape[1], streams[0]).to(batch.x.device)
+        filters = torch.stack([texture.directions(batch.x.shape[1], stream) for stream in streams]).to(batch.x.device)
         x, places = batch.x * parts.known, texture.regions(batch.m, parts.S)
         terms["patches"] = texture.distance(drawn.x_hat * parts.known, x, places, texture.around(x, parts.S), filters)
         loss = loss + lam.patches * terms["patches"]

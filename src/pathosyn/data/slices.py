@@ -150,15 +150,23 @@ class Slices:
             raise ValueError("a batch has windows of one side length")
         return self._collated([self._lesion(int(row)) for row in indices])
 
-    def filled(self, fill: Callable[[LesionBatch], Any], *, batch_pixels: int) -> Slices:
-        """The same windows with `fill(batch)` (B, C, side, side), made once for each, on their support: as `x_sub`, and in place of Inp in `x_ph`."""
+    def fills(self, fill: Callable[[LesionBatch], Any], *, batch_pixels: int, rank: int = 0, world_size: int = 1) -> dict[int, np.ndarray]:
+        """`fill(batch)` (B, C, side, side) of each window, on its support: by row (C, pixels) float16. Of `world_size` processes, the batches of `rank`."""
+        batches = [
+            rows[start : start + size].tolist()
+            for side, rows in self._rows.items()
+            for size in [self.batch_size(side, batch_pixels)]
+            for start in range(0, len(rows), size)
+        ]
         made: dict[int, np.ndarray] = {}
-        for side, rows in self._rows.items():
-            size = self.batch_size(side, batch_pixels)
-            for some in (rows[start : start + size].tolist() for start in range(0, len(rows), size)):
-                for row, answer in zip(some, fill(self.lesion(some)), strict=True):
-                    ys, xs, _ = self._marks(row)[4]
-                    made[row] = answer[:, ys, xs].astype(np.float16)
+        for some in batches[rank::world_size]:
+            for row, answer in zip(some, fill(self.lesion(some)), strict=True):
+                ys, xs, _ = self._marks(row)[4]
+                made[row] = answer[:, ys, xs].astype(np.float16)
+        return made
+
+    def filled(self, made: dict[int, np.ndarray]) -> Slices:
+        """The same windows with what `fills` made, of all processes together: as `x_sub`, and in place of Inp in `x_ph`."""
         copied = copy.copy(self)
         copied._fills = made
         return copied
@@ -239,11 +247,12 @@ class Slices:
         return collated(samples, changes, names=self.subjects, present=self.present, filled=self._fills is not None)
 
     def batch_size(self, side: int, batch_pixels: int, world_size: int = 1) -> int:
-        """Windows a step: as many as `batch_pixels` holds, one at the least, rounded up to a multiple of `world_size`."""
-        return -(-max(1, batch_pixels // side**2) // world_size) * world_size
+        """Windows a step: as many as `batch_pixels` holds, one a process at the least."""
+        return max(world_size, batch_pixels // side**2)
 
-    def draw(self, step: int, *, seed: int, batch_pixels: int, healthy: float, world_size: int = 1) -> LesionBatch:
-        """The batch of a training step, the same for the same arguments in whatever process and order.
+    def draw(self, step: int, *, seed: int, batch_pixels: int, healthy: float, rank: int = 0, world_size: int = 1) -> LesionBatch:
+        """The batch of a training step, the same for the same arguments in whatever process and order: of `world_size` processes, the share of `rank`, which
+        is every `world_size`-th sample.
 
         A side is chosen so that every window is as likely as every other, then windows uniformly; each sample is a healthy hole with probability `healthy`.
         Left-right mirrored half of the time; per contrast x · U(.9, 1.1) + U(-.1, .1). InputError where there is no lesion window.
@@ -264,8 +273,8 @@ class Slices:
         rows = rng.choice(self._rows[side], size)
         drawn = rng.random(size) < healthy
         samples, changes = [], []
-        for i, (row, hole) in enumerate(zip(rows, drawn, strict=True)):
+        for i in range(rank, size, world_size):
             own = np.random.default_rng([seed, step, i])
             changes.append((bool(own.integers(2)), own.uniform(0.9, 1.1, len(self.contrasts)), own.uniform(-0.1, 0.1, len(self.contrasts))))
-            samples.append(self._hole(own, side) if hole else self._lesion(int(row)))
+            samples.append(self._hole(own, side) if drawn[i] else self._lesion(int(rows[i])))
         return self._collated(samples, changes)
