@@ -2,15 +2,16 @@
 
     python benchmarks/quality_masks.py --data slices.h5 [--partition train] [--masks 600] [--seed 0] [--sheet FILE.png]
 
-Shapes and places come from the training subjects; masks are put on slices of `--partition`, their own lesions kept off. Each mask has `--slices` random slices of
-as many subjects to find room on; "first slice" is the share that finds it on the first. Real: the pieces of the masks of the training subjects. Outlines
-against fluid are measured where they lie. --sheet draws 40 real and 40 sampled outlines.
+Shapes and places come from the training subjects; masks are put on slices of `--partition`, their own lesions kept off. Each mask has `--slices` random
+slices of as many subjects to find room on; "first slice" is the share that finds it on the first. Real: the pieces of the masks of the training
+subjects, where they lie. --sheet draws 40 real and 40 sampled outlines.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,12 +21,13 @@ from scipy import ndimage, stats
 from skimage.measure import perimeter_crofton
 
 from pathosyn.data import sampler, shapes
+from pathosyn.data.brain import dark, in_box
 from pathosyn.data.sampler import Ground, Sampled
 from pathosyn.data.slices import Slices
 from pathosyn.figures import grey, mosaic, outline
 
 QUANTILES = (5, 25, 50, 75, 95)
-COPIES = 200
+COPIES = 100
 """Sampled masks that are compared with every shape of the bank."""
 
 
@@ -63,14 +65,22 @@ def solidity(mask: np.ndarray) -> float:
     return float((ndimage.distance_transform_edt(~inner) <= 2).sum() / mask.sum()) if inner.any() else 0.0
 
 
+def across(seen: Seen) -> float:
+    """The share of the mask beyond the middle of the brain: 0 where all of it is on one side, at most .5."""
+    left = float((in_box(seen.ground.tissue)[1] < 0)[seen.mask].mean())
+    return min(left, 1 - left)
+
+
 def measured(seen: list[Seen]) -> dict[str, np.ndarray]:
     """Per mask: figures by name."""
     return {
         "area, pixels": np.array([s.mask.sum() for s in seen]),
         "perimeter² / area": np.array([compactness(s.mask) for s in seen]),
         "left by an opening": np.array([solidity(s.mask) for s in seen]),
-        "share on fluid or bone": np.array([s.ground.fluid[s.mask].mean() for s in seen]),
+        "share on fluid or bone": np.array([dark(s.ground.images, s.ground.head)[s.mask].mean() for s in seen]),
         "share off the brain": np.array([(~s.ground.tissue)[s.mask].mean() for s in seen]),
+        "share of the brain": np.array([s.mask.sum() / s.ground.tissue.sum() for s in seen]),
+        "smaller share on a side": np.array([across(s) for s in seen]),
         "mean log density": np.array([np.log(s.likely[s.mask].clip(min=sampler.FLOOR / 2)).mean() for s in seen]),
     }
 
@@ -85,6 +95,18 @@ def nearest(mask: np.ndarray, bank: shapes.Bank, other_than: str = "") -> float:
             other = centred(shape.sdf < 0, side)
             best = max(best, *(2 * (own & o).sum() / (own.sum() + o.sum()) for o in (other, other[:, ::-1])))
     return float(best)
+
+
+def own_shape(mask: np.ndarray, made: Sampled, bank: shapes.Bank) -> float:
+    """Dice of a mask with the shape it was made from, turned and mirrored as it was, without the elastic change; centroids on each other."""
+    best = 0.0
+    for shape in bank.shapes:
+        if (shape.subject, shape.z, shape.pixels) == (made.subject, made.z, made.pixels):
+            still = np.zeros((2, *[shapes.side_for(shape.sdf)] * 2))
+            turned = shapes.changed(shape.sdf, angle=np.radians(made.angle_deg), mirrored=made.mirrored, shift=still)
+            a, b = centred(mask, 192), centred(turned < 0, 192)
+            best = max(best, float(2 * (a & b).sum() / (a.sum() + b.sum())))
+    return best
 
 
 def centred(mask: np.ndarray, side: int) -> np.ndarray:
@@ -131,8 +153,15 @@ def main() -> None:
     start = time.perf_counter()
     for _ in range(given.masks):
         numbers = rng.choice(len(slices.subjects), min(given.slices, len(slices.subjects)), replace=False)
-        grounds = [sampler.ground_of(slices, int(n), int(rng.integers(slices.depth[n]))) for n in numbers]
-        number, found = sampler.sample_on(bank, places, grounds, slices.geometry, rng)
+        heights = [int(rng.integers(slices.depth[n])) for n in numbers]
+        grounds: list[Ground] = []
+
+        def opened(numbers: np.ndarray = numbers, heights: list[int] = heights, grounds: list[Ground] = grounds) -> Iterator[Ground]:
+            for n, z in zip(numbers, heights, strict=True):
+                grounds.append(sampler.ground_of(slices, int(n), z))
+                yield grounds[-1]
+
+        number, found = sampler.sample_on(bank, places, opened(), slices.geometry, rng)
         if number is None:
             lost.append(found.pixels)
             continue
@@ -143,7 +172,8 @@ def main() -> None:
     sizes = np.array([s.mask.sum() for s in drawn]) * bank.pixel_mm**2
     ks = stats.ks_2samp(sizes, bank.areas_mm2)
     asked = stats.ks_2samp(np.concatenate([sizes, np.array(lost) * bank.pixel_mm**2]), bank.areas_mm2)
-    print(f"{len(drawn)} masks, {1000 * each:.0f} ms each; {100 * len(lost) / given.masks:.1f} % given up, {100 * first / given.masks:.1f} % on the first slice")
+    shares = f"{100 * len(lost) / given.masks:.1f} % given up, {100 * first / given.masks:.1f} % on the first slice"
+    print(f"{len(drawn)} masks, {1000 * each:.0f} ms each; {shares}")
     print(f"areas against the bank's: KS {ks.statistic:.3f} (p {ks.pvalue:.2f}); of all that were asked for {asked.statistic:.3f}")
     if lost:
         print(f"given up: median {np.median(lost):.0f} pixels")
@@ -155,7 +185,11 @@ def main() -> None:
         for name, table in rows.items():
             values = table[figure]
             print(f"{figure} | {name} | {values.mean():.4g} | " + " | ".join(f"{v:.4g}" for v in np.percentile(values, QUANTILES)))
-    copies = {"real, other subjects": [nearest(s.mask, bank, s.subject) for s in truth[:COPIES]], "sampled": [nearest(s.mask, bank) for s in drawn[:COPIES]]}
+    copies = {
+        "real, with other subjects'": [nearest(s.mask, bank, s.subject) for s in truth[:COPIES]],
+        "sampled": [nearest(s.mask, bank) for s in drawn[:COPIES]],
+        "sampled, with its own, turned alike": [own_shape(s.mask, m, bank) for s, m in zip(drawn[:COPIES], made, strict=False)],
+    }
     for name, values in copies.items():
         print(f"Dice with the nearest shape | {name} | {np.mean(values):.3f} | " + " | ".join(f"{v:.3f}" for v in np.percentile(values, QUANTILES)))
     if given.sheet:

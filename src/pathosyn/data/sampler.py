@@ -36,16 +36,18 @@ TURNS_DEG = (30.0, 30.0, 30.0, 180.0, 180.0, 180.0)
 """The largest turn in each attempt at one shape; there are as many attempts."""
 PLACES = 6
 """Places that are drawn in each attempt."""
-CARVED = 0.1
+CARVED = 0.05
 """Share of a placed shape that may lie on fluid or off the brain: so much is cut off there and put on at the rest of the outline."""
-SPECK = 12
-"""Pixels below which dark spots are vessels and noise: no outline follows them."""
+SMOOTH_PX = 1.5
+"""σ by which fluid is smoothed: outlines do not follow vessels and narrow sulci."""
 ELASTIC = (0.04, 0.16)
 """Root mean square of the displacement, least and most, beside the shape's radius."""
 ELASTIC_WIDTH = 0.6
 """Over how many radii the displacement is correlated."""
-ROUGH_PX, ROUGH_WIDTH_PX = 0.6, 2.0
-"""Root mean square and correlation length of what is added to the distances: interpolation alone would make outlines smoother than drawn ones."""
+ACROSS = 4.0
+"""What the log weight of a place loses for a mask that lies half on either side of the brain's middle: lesions seldom cross it."""
+MOST = 0.4
+"""Share of a slice's brain that no mask exceeds."""
 WHOLE = 0.97
 """Share of the mask that its largest piece must have."""
 
@@ -73,9 +75,8 @@ class Ground:
 
     @cached_property
     def fluid(self) -> np.ndarray:
-        """(H, W) bool: fluid and bone, specks left out."""
-        labels, _ = ndimage.label(dark(self.images, self.head))
-        return (np.bincount(labels.ravel()) >= SPECK)[labels] & (labels > 0)
+        """(H, W) bool: fluid and bone, where they are wide enough to stop a lesion."""
+        return ndimage.gaussian_filter(dark(self.images, self.head).astype(np.float32), SMOOTH_PX) > 0.5
 
 
 @dataclass(frozen=True)
@@ -150,13 +151,14 @@ def sample(
     None says that this slice has no room, not that the shape is bad: try the same shape on another slice (`sample_on`), or large masks become rare."""
     closed = ~ground.head | _near(ground.taken, ground, geometry)
     bad = closed | ~ground.tissue | ground.fluid
-    if (~bad).sum() < shape.pixels:
+    if shape.pixels > min(int((~bad).sum()), MOST * ground.tissue.sum()):
         return None
     likely = np.log(places.over(ground.tissue, ground.height).clip(min=FLOOR / 2))
+    left = in_box(ground.tissue)[1] < 0
     for attempt, most in enumerate(turns_deg, start=1):
         angle, mirrored = float(rng.uniform(-most, most)), bool(rng.integers(2))
         sdf, elastic = _elastic(shape, radians(angle), mirrored, rng)
-        for corner in _places(sdf <= 0, closed, bad, likely, rng):
+        for corner in _places(sdf <= 0, closed, bad, likely, left, rng):
             mask = _fitted(sdf, corner, bad, shape.pixels)
             if mask is not None:
                 y, x = np.nonzero(mask)
@@ -189,32 +191,34 @@ def _elastic(shape: Shape, angle: float, mirrored: bool, rng: np.random.Generato
 
     A change that tears the shape is drawn again, half as strong; the last one only turns it."""
     side, width = side_for(shape.sdf), max(ELASTIC_WIDTH * shape.radius, 2.0)
-    amount, rough = float(rng.uniform(*ELASTIC)) * shape.radius, ROUGH_PX
+    amount = float(rng.uniform(*ELASTIC)) * shape.radius
     for part in (1.0, 0.5, 0.25, 0.0):
         moves = np.stack([smooth_field(rng, side, width) for _ in range(2)]) * (amount * part)
-        offset = smooth_field(rng, side, ROUGH_WIDTH_PX) * (rough * part)
-        sdf = changed(shape.sdf, angle=angle, mirrored=mirrored, shift=moves, offset=offset)
+        sdf = changed(shape.sdf, angle=angle, mirrored=mirrored, shift=moves)
         mask = lowest(sdf, shape.pixels)
         if in_one_piece(mask):
             break
     return sdf - sdf[mask].max(), amount * part
 
 
-def _places(mask: np.ndarray, closed: np.ndarray, bad: np.ndarray, likely: np.ndarray, rng: np.random.Generator) -> list[tuple[int, int]]:
+def _places(
+    mask: np.ndarray, closed: np.ndarray, bad: np.ndarray, likely: np.ndarray, left: np.ndarray, rng: np.random.Generator
+) -> list[tuple[int, int]]:
     """Top-left corners for the array of `mask` (n, n) at which the mask keeps off `closed` and lies on `bad` with no more than `CARVED` of its pixels.
 
-    All corners are weighed by the geometric mean of the density under the mask, and up to `PLACES` different ones drawn."""
+    All corners are weighed by the geometric mean of the density under the mask, less for one across the middle, and up to `PLACES` different ones drawn."""
     own, room = box_of(mask), box_of(~closed)
     if own is None or room is None:
         return []
     patch = mask[own].astype(float)[::-1, ::-1]
     if any(n > r.stop - r.start for n, r in zip(patch.shape, room, strict=True)):
         return []
-    shut, over, mean = (signal.fftconvolve(field[room].astype(float), patch, mode="valid") for field in (closed, bad, likely))
+    shut, over, mean, side = (signal.fftconvolve(field[room].astype(float), patch, mode="valid") for field in (closed, bad, likely, left))
     able = (shut < 0.5) & (over < CARVED * mask.sum() + 0.5)
     if not able.any():
         return []
-    mean = np.where(able, mean / mask.sum(), -np.inf)
+    across = np.minimum(side, mask.sum() - side) / mask.sum()
+    mean = np.where(able, mean / mask.sum() - 2 * ACROSS * across, -np.inf)
     weight = np.exp(mean - mean.max()).ravel()
     weight[weight < 1e-9] = 0.0
     count = min(PLACES, int(np.count_nonzero(weight)))

@@ -149,15 +149,15 @@ def smooth_field(rng: np.random.Generator, side: int, sigma: float) -> np.ndarra
     return field * (2 * sqrt(pi) * sigma)
 
 
-def changed(sdf: np.ndarray, *, angle: float, mirrored: bool, shift: np.ndarray, offset: np.ndarray) -> np.ndarray:
-    """The shape turned by `angle` (radians, about its array's centre) after mirroring left to right, then displaced by `shift` (2, n, n) pixels and its
-    distances changed by `offset` (n, n) pixels: (n, n) on a square that `side_for` gives."""
-    side = offset.shape[0]
+def changed(sdf: np.ndarray, *, angle: float, mirrored: bool, shift: np.ndarray) -> np.ndarray:
+    """The shape turned by `angle` (radians, about its array's centre) after mirroring left to right, then displaced by `shift` (2, n, n) pixels: (n, n),
+    the square that `side_for` gives."""
+    side = shift.shape[-1]
     y, x = np.meshgrid(*[np.arange(side) - (side - 1) / 2] * 2, indexing="ij")
     y, x = y + shift[0], x + shift[1]
     y, x = np.cos(angle) * y - np.sin(angle) * x, np.sin(angle) * y + np.cos(angle) * x
     middle = [(n - 1) / 2 for n in sdf.shape]
-    return ndimage.map_coordinates(sdf, [y + middle[0], (-x if mirrored else x) + middle[1]], order=1, mode="nearest") + offset
+    return ndimage.map_coordinates(sdf, [y + middle[0], (-x if mirrored else x) + middle[1]], order=1, mode="nearest")
 
 
 def side_for(sdf: np.ndarray) -> int:
