@@ -21,8 +21,8 @@ from scipy import ndimage, stats
 from skimage.measure import perimeter_crofton
 
 from pathosyn.data import sampler, shapes
-from pathosyn.data.brain import dark, in_box
-from pathosyn.data.sampler import Ground, Sampled
+from pathosyn.data.ground import Ground, Grounds, dark, in_box
+from pathosyn.data.sampler import Sampled
 from pathosyn.data.slices import Slices
 from pathosyn.figures import grey, mosaic, outline
 
@@ -44,10 +44,11 @@ class Seen(NamedTuple):
 def real(slices: Slices, places: sampler.PriorMap, bank: shapes.Bank, count: int, rng: np.random.Generator) -> list[Seen]:
     """Some pieces of the real masks on their slices."""
     seen = []
+    grounds = Grounds(slices)
     with h5py.File(slices.path, "r") as file:
         for i in rng.choice(len(bank.shapes), min(count, len(bank.shapes)), replace=False):
             shape = bank.shapes[int(i)]
-            ground = sampler.ground_of(slices, slices.subjects.index(shape.subject), shape.z)
+            ground = grounds.of(slices.subjects.index(shape.subject), shape.z)
             labels, n = ndimage.label(file["subjects"][shape.subject]["seg"][shape.z] > 0, shapes.CONNECTED)
             piece = next(labels == k + 1 for k in range(n) if (labels == k + 1).sum() == shape.pixels)
             seen.append(Seen(ground, piece, places.over(ground.tissue, ground.height), shape.subject))
@@ -146,6 +147,7 @@ def main() -> None:
     places = sampler.prior(bank)
     print(f"{len(bank.shapes)} shapes of {len(training.subjects)} subjects in {time.perf_counter() - start:.1f} s")
 
+    opener = Grounds(slices)
     drawn: list[Seen] = []
     made: list[Sampled] = []
     lost: list[int] = []
@@ -158,7 +160,7 @@ def main() -> None:
 
         def opened(numbers: np.ndarray = numbers, heights: list[int] = heights, grounds: list[Ground] = grounds) -> Iterator[Ground]:
             for n, z in zip(numbers, heights, strict=True):
-                grounds.append(sampler.ground_of(slices, int(n), z))
+                grounds.append(opener.of(int(n), z))
                 yield grounds[-1]
 
         number, found = sampler.sample_on(bank, places, opened(), slices.geometry, rng)

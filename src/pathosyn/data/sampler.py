@@ -6,29 +6,25 @@ another shape instead would make masks small, for large ones find a place less o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
 from math import radians
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from scipy import ndimage, signal
 
 from pathosyn.config import Geometry
 from pathosyn.data import windows
-from pathosyn.data.brain import brain, dark, in_box
+from pathosyn.data.ground import Ground, in_box
 from pathosyn.data.masks import blend_map, box_of, distance_mm, grown_box, resize, shift
 from pathosyn.data.shapes import CELLS, Bank, Shape, changed, in_one_piece, lowest, side_for, smooth_field
 from pathosyn.data.windows import Window, cut
 from pathosyn.errors import InputError
 
-if TYPE_CHECKING:
-    from pathosyn.data.slices import Slices
-
 HEIGHTS = 8
 """Maps of places over the height of a stack."""
-HEIGHT_WIDTH, PLACE_WIDTH = 0.25, 1.5
+HEIGHT_WIDTH, PLACE_WIDTH = 0.15, 1.5
 """σ by which places are smoothed, over the height (0 … 1) and in cells (docs/how-to/masks.md says by what they were chosen)."""
 FLOOR = 0.02
 """Of the mean density: brain where no training lesion lies is unlikely, not impossible."""
@@ -38,8 +34,6 @@ PLACES = 6
 """Places that are drawn in each attempt."""
 CARVED = 0.05
 """Share of a placed shape that may lie on fluid or off the brain: so much is cut off there and put on at the rest of the outline."""
-SMOOTH_PX = 1.5
-"""σ by which fluid is smoothed: outlines do not follow vessels and narrow sulci."""
 ELASTIC = (0.04, 0.16)
 """Root mean square of the displacement, least and most, beside the shape's radius."""
 ELASTIC_WIDTH = 0.6
@@ -50,33 +44,6 @@ MOST = 0.4
 """Share of a slice's brain that no mask exceeds."""
 WHOLE = 0.97
 """Share of the mask that its largest piece must have."""
-
-
-@dataclass(frozen=True)
-class Ground:
-    """A slice in which a mask is wanted.
-
-    images    contrast → (H, W), normalised units: those that the subject has
-    head      (H, W) bool foreground
-    taken     (H, W) bool: the support of the slice's own lesion, which the new one's support may not touch
-    height    the slice's place in its stack, 0 … 1
-    """
-
-    images: Mapping[str, np.ndarray]
-    head: np.ndarray
-    taken: np.ndarray
-    height: float
-    pixel_mm: float = 1.0
-
-    @cached_property
-    def tissue(self) -> np.ndarray:
-        """(H, W) bool: the brain, ventricles included."""
-        return brain(self.images, self.head, self.pixel_mm)
-
-    @cached_property
-    def fluid(self) -> np.ndarray:
-        """(H, W) bool: fluid and bone, where they are wide enough to stop a lesion."""
-        return ndimage.gaussian_filter(dark(self.images, self.head).astype(np.float32), SMOOTH_PX) > 0.5
 
 
 @dataclass(frozen=True)
@@ -114,15 +81,6 @@ class Placed(NamedTuple):
     S: np.ndarray
 
 
-def ground_of(slices: Slices, number: int, z: int) -> Ground:
-    """Slice `z` of subject `number`."""
-    plane, _ = slices.plane(number, z)
-    head, own = slices.head_and_own(number, z)
-    images = {name: plane[c] for c, name in enumerate(slices.contrasts) if slices.present[number, c]}
-    taken = np.zeros_like(head) if own is None else own
-    return Ground(images, head, taken, (z + 0.5) / slices.depth[number], slices.geometry.grid_mm)
-
-
 def prior(bank: Bank) -> PriorMap:
     """Where the lesions of the bank lie: each subject counts the same, left and right are taken as one."""
     if not bank.spots:
@@ -149,6 +107,8 @@ def sample(
     """A mask of `shape`'s size on `ground`; None where it found no place in any of its attempts.
 
     None says that this slice has no room, not that the shape is bad: try the same shape on another slice (`sample_on`), or large masks become rare."""
+    if not ground.tissue.any():
+        return None
     closed = ~ground.head | _near(ground.taken, ground, geometry)
     bad = closed | ~ground.tissue | ground.fluid
     if shape.pixels > min(int((~bad).sum()), MOST * ground.tissue.sum()):

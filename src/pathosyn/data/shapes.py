@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from math import ceil, pi, sqrt
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import h5py
 import numpy as np
 from scipy import ndimage
 
-from pathosyn.data.brain import brain, in_box
+from pathosyn.data.ground import Ground, Grounds, in_box
 from pathosyn.data.masks import box_of
 from pathosyn.errors import refuse
 
@@ -102,9 +102,9 @@ def bank_of(slices: Slices, *, least: int = LEAST) -> Bank:
         raise refuse(slices.path, found=found, expected="training subjects as the source of shapes", remedy="open the partition train")
     shapes: list[Shape] = []
     spots: list[Spot] = []
-    mm = slices.geometry.grid_mm
+    mm, grounds = slices.geometry.grid_mm, Grounds(slices)
     with h5py.File(slices.path, "r") as file:
-        for name in slices.subjects:
+        for number, name in enumerate(slices.subjects):
             group = file["subjects"][name]
             lesion = group["seg"][()] > 0
             attributes = json.loads(group.attrs["attributes"])
@@ -116,7 +116,7 @@ def bank_of(slices: Slices, *, least: int = LEAST) -> Bank:
                     for piece in pieces(lesion[z], least)
                 ]
             looked_at = with_lesion[:: max(1, ceil(len(with_lesion) / LOOKED_AT))]
-            spots += [spot for z in looked_at if (spot := _spot(group, slices, int(z), lesion)) is not None]
+            spots += [spot for z in looked_at if (spot := _spot(name, grounds.of(number, int(z)), lesion[z])) is not None]
     if not shapes:
         raise refuse(slices.path, found=f"no training lesion of {least} pixels in a slice", expected="one at least", remedy="prepare data with masks")
     return Bank(tuple(shapes), tuple(spots), mm)
@@ -129,16 +129,14 @@ def pieces(mask: np.ndarray, least: int = LEAST) -> list[np.ndarray]:
     return [piece for piece in cut if piece.sum() >= least]
 
 
-def _spot(group: Any, slices: Slices, z: int, lesion: np.ndarray) -> Spot | None:
-    """The lesion of one slice in the coordinates of the brain's box; None where the brain was not found."""
-    images = {name: group["image"][z, c].astype(np.float32) for c, name in enumerate(slices.header.contrasts) if group.attrs["present"][c]}
-    tissue = brain(images, group["foreground"][z] > 0, slices.geometry.grid_mm)
-    on = lesion[z] & tissue
-    if on.sum() < WELL_FOUND * lesion[z].sum():
+def _spot(subject: str, ground: Ground, lesion: np.ndarray) -> Spot | None:
+    """The lesion (H, W) of one slice in the coordinates of the brain's box; None where the brain was not found."""
+    on = lesion & ground.tissue
+    if on.sum() < WELL_FOUND * lesion.sum():
         return None
-    v, u = (part[on] for part in in_box(tissue))
+    v, u = (part[on] for part in in_box(ground.tissue))
     share, *_ = np.histogram2d(v, u, bins=CELLS, range=((-1, 1), (-1, 1)))
-    return Spot(group.name.rsplit("/", 1)[-1], (z + 0.5) / len(lesion), (share / share.sum()).astype(np.float32))
+    return Spot(subject, ground.height, (share / share.sum()).astype(np.float32))
 
 
 def smooth_field(rng: np.random.Generator, side: int, sigma: float) -> np.ndarray:
