@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,11 +21,12 @@ from pathosyn.config import Train
 from pathosyn.controls import CONTROLS, NEEDS_DONOR
 from pathosyn.data.population import fingerprint
 from pathosyn.data.slices import Slices
-from pathosyn.data.synthetic import FIELDS, Origin, Writer
+from pathosyn.data.synthetic import FIELDS, Group, Origin, Writer
 from pathosyn.drawing import Drawer, Drawn, drawer
 from pathosyn.errors import refuse
 from pathosyn.methods import METHODS as GENERATIVE
 from pathosyn.optim import fabric_for
+from pathosyn.placing import Placer, Wish, healer
 from pathosyn.progress import track
 from pathosyn.runfolder import package_version
 from pathosyn.types import Backend, Controls
@@ -49,6 +50,7 @@ class Request:
     seed: int = 0
     steps: int | None = None
     severity: float = 1.0
+    wish: Wish = field(default_factory=Wish)
 
 
 def generate(
@@ -64,6 +66,7 @@ def generate(
     seed: int = 0,
     steps: int | None = None,
     severity: float = 1.0,
+    wish: Wish | None = None,
     device: str = "cpu",
     devices: int = 1,
     nodes: int = 1,
@@ -72,13 +75,14 @@ def generate(
 ) -> Path:
     """Draw `per_lesion` times on each lesion window of `partition` (at most `per_subject` windows of a subject, evenly spread; 0: all).
 
+    `wish`: which masks, on whose anatomy; the scan's own on its own, if not given.
     `weights` draw the lesion where `method` is theirs; for a control they give the substrate. Donors of the controls come from the training subjects.
     `devices` on each of `nodes`: processes that share the work (Fabric); `backend` as in `load`. The same call again goes on after an interruption.
     Returns `out`.
     InputError: an unknown method, or not that of the weights, a purpose that does not fit the partition, data without these subjects, weights that learned
     from them, no room on the disk."""
     data, out = Path(data), Path(out)
-    asked = Request(method, purpose, partition, per_lesion, per_subject, seed, steps, severity)
+    asked = Request(method, purpose, partition, per_lesion, per_subject, seed, steps, severity, wish or Wish())
     _refuse(asked)
     refuse_unwritable(out, "--out")
     fabric = fabric_for(replace(Train(), devices=devices, nodes=nodes), device) if devices * nodes > 1 or device not in ("cpu",) else None
@@ -92,18 +96,12 @@ def generate(
     if not len(rows) and method != "none":
         raise refuse(data, found=f"no lesion in the {partition} subjects", expected="lesion windows to draw on", remedy="prepare data with masks there")
     origin = Origin(slices.contrasts, fingerprint(slices), method, purpose, partition, loaded.sha256, seed)
-    training = Slices(data, "train", contrasts=loaded.config.contrasts) if method in NEEDS_DONOR else None
+    training = Slices(data, "train", contrasts=loaded.config.contrasts) if method in NEEDS_DONOR or asked.wish.masks == "sampled" else None
     work = [(members, replicate) for members in scenes.in_batches(slices, rows) for replicate in range(per_lesion)]
     writer = Writer(out, origin, {**vars(asked), "batch_pixels": scenes.BATCH_PIXELS, "pathosyn": package_version(), "backend": loaded.backend})
-    job = _Job(
-        asked,
-        loaded,
-        slices,
-        drawer(method, loaded, slices, training, steps),
-        writer,
-        work,
-        scenes.labels(slices) | (scenes.labels(training) if training else {}),
-    )
+    placer = None if asked.wish.plain else Placer(asked.wish, slices, training, healer(loaded))
+    lent = scenes.labels(slices) | (scenes.labels(training) if training else {})
+    job = _Job(asked, loaded, slices, placer, drawer(method, loaded, slices, training, steps), writer, work, lent)
     return _run(job, fabric, show=progress)
 
 
@@ -112,6 +110,7 @@ class _Job:
     asked: Request
     loaded: Loaded
     slices: Slices
+    placer: Placer | None
     draw: Drawer
     writer: Writer
     work: list[tuple[list[int], int]]
@@ -145,20 +144,24 @@ def _run(job: _Job, fabric: Fabric | None, *, show: bool) -> Path:
         raise
 
 
-def _batch(job: _Job, members: list[int], replicate: int) -> tuple[dict[str, np.ndarray], list[dict[str, Any]], dict[str, np.ndarray]]:
+def _batch(job: _Job, members: list[int], replicate: int) -> list[Group]:
     """The windows of one batch as the Writer takes them."""
     asked = job.asked
     own = asked.seed if not replicate else rng.seed_of(asked.seed, replicate)
-    scene = scenes.own(job.slices, members)
-    drawn = job.draw(scene, Controls(severity=asked.severity, seed=own))
-    arrays = dict(zip(FIELDS, (t.numpy() for t in (drawn.x_hat, drawn.x_sub, drawn.m[:, 0], drawn.S[:, 0])), strict=True))
-    planes = {_key(scene, b, replicate): plane for b, plane in enumerate(drawn.planes) if plane is not None}
-    return arrays, list(_rows(job, scene, drawn, replicate, own)), planes
+    groups = []
+    for scene in job.placer.scenes(members, own) if job.placer else [scenes.own(job.slices, members)]:
+        drawn = job.draw(scene, Controls(severity=asked.severity, seed=own))
+        arrays = dict(zip(FIELDS, (t.numpy() for t in (drawn.x_hat, drawn.x_sub, drawn.m[:, 0], drawn.S[:, 0])), strict=True))
+        planes = {_key(job, scene, b, replicate): plane for b, plane in enumerate(drawn.planes) if plane is not None}
+        groups.append(Group(arrays, list(_rows(job, scene, drawn, replicate, own)), planes))
+    return groups
 
 
-def _key(scene: scenes.Scene, b: int, replicate: int) -> str:
-    """Name of a whole drawn slice: two windows of one slice share it."""
-    return f"{scene.batch.subject[b]} {scene.batch.z[b]} {replicate}"
+def _key(job: _Job, scene: scenes.Scene, b: int, replicate: int) -> str:
+    """Name of a whole drawn slice: two windows of one slice share it, where they were drawn together."""
+    mask, window = scene.masks[b], scene.windows[b]
+    apart = f" {scene.rows[b]} {mask.subject} {mask.z} {window.y} {window.x}" if job.placer else ""
+    return f"{scene.batch.subject[b]} {scene.batch.z[b]} {replicate}{apart}"
 
 
 def _rows(job: _Job, scene: scenes.Scene, drawn: Drawn, replicate: int, seed: int) -> Iterator[dict[str, Any]]:
@@ -184,7 +187,7 @@ def _rows(job: _Job, scene: scenes.Scene, drawn: Drawn, replicate: int, seed: in
             "mask_z": mask.z,
             "labels": job.labels.get(donor, ""),
             "lesion_pixels": int((drawn.m[b] > 0).sum()),
-            "plane": _key(scene, b, replicate) if drawn.planes[b] is not None else "",
+            "plane": _key(job, scene, b, replicate) if drawn.planes[b] is not None else "",
         }
 
 
@@ -206,6 +209,11 @@ def _announce(job: _Job, windows: int, *, show: bool) -> None:
 
 
 def _refuse(asked: Request) -> None:
+    if not asked.wish.plain and asked.method in CONTROLS:
+        found, remedy = f"{asked.method} with other masks than the scan's own", "leave --masks, --shift-mm and --extent-mm out"
+        raise refuse("--method", found=found, expected="a method that draws lesions", remedy=remedy)
+    if asked.wish.masks == "own" and asked.wish.anatomy != "own":
+        raise refuse("--anatomy", found=f"{asked.wish.anatomy} with the scan's own masks", expected="own", remedy="add --masks sampled")
     if asked.method not in METHODS:
         raise refuse("--method", found=f"'{asked.method}'", expected=f"one of {', '.join(METHODS)}", remedy="choose one of these")
     if (asked.purpose == "train") != (asked.partition == "train"):

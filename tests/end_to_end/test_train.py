@@ -412,7 +412,14 @@ def test_two_processes_end_where_one_does(prepared: Path, settings: Callable[...
     script = tmp_path / "pathosyn_main.py"  # the second process runs the first one's command again
     script.write_text("from pathosyn.cli import main\nif __name__ == '__main__':\n    raise SystemExit(main())\n")
     for processes in (1, 2):
-        words = ["train", "--data", prepared, "--run", tmp_path / str(processes), *settings("--train.batch-pixels", 8192, "--m.adversary", 0, "--train.devices", processes)]
+        words = [
+            "train",
+            "--data",
+            prepared,
+            "--run",
+            tmp_path / str(processes),
+            *settings("--train.batch-pixels", 8192, "--m.adversary", 0, "--train.devices", processes),
+        ]
         start = [sys.executable, script, *words]
         done = subprocess.run([*map(str, start)], capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False)
         assert done.returncode == 0, done.stderr[-3000:]

@@ -37,6 +37,14 @@ class GenerateVerb:
     seed: int = 0
     steps: int | None = None
     """Network calls; the weights' own number if not given."""
+    masks: Literal["own", "sampled"] = "own"
+    """own: each lesion's own. sampled: shapes of training lesions, changed and placed where lesions lie."""
+    anatomy: Literal["own", "other", "healthy"] = "own"
+    """With sampled masks. own: slices of the same subject, its lesion taken out. other: of another subject. healthy: slices without a lesion."""
+    shift_mm: tuple[float, float] = (0.0, 0.0)
+    """Move own masks, mm to the right and to the front of the slice as it is stored."""
+    extent_mm: float = 0.0
+    """Grow (or shrink, below 0) own masks by so much all around."""
     severity: float = 1.0
     """0: no lesion, 1: as trained, 2: twice the deviation."""
     device: Literal["auto", "cpu", "cuda"] = "cpu"
@@ -52,6 +60,7 @@ class GenerateVerb:
     def run(self) -> int:
         """Prints what was written."""
         from pathosyn.generate import generate
+        from pathosyn.placing import Wish
         from pathosyn.weights import find
 
         if faults := [f for name in ("seed", "per_lesion", "per_subject", "severity", "devices", "nodes") for f in outside(name, getattr(self, name))]:
@@ -70,6 +79,7 @@ class GenerateVerb:
             seed=self.seed,
             steps=self.steps,
             severity=self.severity,
+            wish=Wish(self.masks, self.anatomy, self.extent_mm, self.shift_mm),
             device=self.device,
             devices=self.devices,
             nodes=self.nodes,

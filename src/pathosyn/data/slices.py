@@ -32,7 +32,7 @@ class Slices:
     subjects   names; `present` (subjects, C) says which contrasts each has
     windows    one row a lesion window: subject (its place in `subjects`), z, y, x, side, lesion_pixels
     sides      side → number of windows
-    full       (H, W) of each subject's working grid, before the crop to the head
+    full       (H, W) of each subject's working grid, before the crop to the head; depth: its slices
 
     May be pickled and used in forked workers: files are opened by the process that reads.
     """
@@ -62,7 +62,8 @@ class Slices:
         self.subjects: list[str] = []
         self.full: list[tuple[int, int]] = []
         self._origin: list[tuple[int, int, int]] = []
-        rows, present, depth = [], [], []
+        self.depth: list[int] = []
+        rows, present = [], []
         held: dict[str, int] = {}
         with h5py.File(self.path, "r") as file:
             for name, group in file["subjects"].items():
@@ -80,7 +81,7 @@ class Slices:
                 present.append(attributes["present"][self._channels])
                 self.full.append((int(attributes["full_shape"][1]), int(attributes["full_shape"][2])))
                 self._origin.append(tuple(int(n) for n in attributes["origin"]))  # type: ignore[arg-type]
-                depth.append(group["image"].shape[0])
+                self.depth.append(group["image"].shape[0])
         if not self.subjects:
             there = ", ".join(f"{count} {name}" for name, count in held.items()) or "none"
             raise refuse(
@@ -98,7 +99,7 @@ class Slices:
                 remedy="ask for fewer contrasts",
             )
         self._list(np.concatenate(rows))
-        self._slice_ends = np.cumsum(depth)
+        self._slice_ends = np.cumsum(self.depth)
 
     def _list(self, windows: np.ndarray) -> None:
         self.windows = windows
@@ -216,7 +217,7 @@ class Slices:
                 flat = int(rng.integers(self._slice_ends[-1]))
                 number = int(np.searchsorted(self._slice_ends, flat, side="right"))
                 z = flat - (int(self._slice_ends[number - 1]) if number else 0)
-                head, own = self._ground(number, z)
+                head, own = self.head_and_own(number, z)
                 where = self._origin[number][1:], self.full[number]
                 found = holes.spot(rng, blend > 0, head, own, centre=centre, side=side, origin=where[0], full=where[1], lonely=attempt < 2)
                 if found is not None:
@@ -225,8 +226,8 @@ class Slices:
             self.path, found="no place for a hole over healthy tissue", expected="some head around the lesions", remedy="add subjects, or slices without lesion"
         )
 
-    def _ground(self, number: int, z: int) -> tuple[np.ndarray, np.ndarray | None]:
-        """Foreground, and support of the slice's own lesion or None, (H, W) bool."""
+    def head_and_own(self, number: int, z: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """Of a whole slice of subject `number`: foreground, and support of the slice's own lesion or None, (H, W) bool."""
         subject = self._subject(number)
         head = subject.head[z].view(bool)
         rows, columns, _ = subject.support(z)

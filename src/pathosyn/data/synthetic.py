@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,15 @@ class Origin:
     seed: int
 
 
+@dataclass(frozen=True)
+class Group:
+    """Windows of one side. `arrays`: FIELDS, each (n, …); `rows`: n descriptions; `planes`: key → (C, H, W)."""
+
+    arrays: Mapping[str, np.ndarray]
+    rows: Sequence[Mapping[str, Any]]
+    planes: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+
 class Writer:
     """Batches beside the final place, until `finish` makes the set of them. `folder` must not exist, or be an older set, which is replaced.
 
@@ -74,12 +83,15 @@ class Writer:
         """Whether this batch is there already."""
         return self._batch(number).is_file()
 
-    def add(self, number: int, arrays: Mapping[str, np.ndarray], rows: Sequence[Mapping[str, Any]], planes: Mapping[str, np.ndarray] | None = None) -> None:
-        """Batch `number`. `arrays`: FIELDS, each (n, …); `rows`: n descriptions; `planes`: key → (C, H, W)."""
-        packed = {name: arrays[name].astype(np.float16) for name in FIELDS}
-        packed |= {f"plane {key}": plane.astype(np.float16) for key, plane in (planes or {}).items()}
+    def add(self, number: int, *groups: Group) -> None:
+        """Batch `number`: windows of one side each."""
+        packed: dict[str, np.ndarray] = {}
+        for i, group in enumerate(groups):
+            packed |= {f"{i} {name}": group.arrays[name].astype(np.float16) for name in FIELDS}
+            packed |= {f"plane {key}": plane.astype(np.float16) for key, plane in group.planes.items()}
+            packed[f"{i} rows"] = np.array(json.dumps([dict(row) for row in group.rows]))
         with beside(self._batch(number)) as file:
-            np.savez(file, rows=np.array(json.dumps([dict(row) for row in rows])), **packed)  # type: ignore[arg-type]
+            np.savez(file, groups=np.array(len(groups)), **packed)  # type: ignore[arg-type]
 
     def finish(self, batches: int) -> Path:
         """The set of batches 0 … `batches` - 1; what was beside it goes. Returns the folder."""
@@ -92,9 +104,12 @@ class Writer:
             self._make_room(file, batches)
             for number in range(batches):
                 with np.load(self._batch(number)) as batch:
-                    start = placed.get(batch["m"].shape[-1], 0)
-                    table += _filled(file, batch, start)
-                    placed[batch["m"].shape[-1]] = start + len(batch["m"])
+                    for i in range(int(batch["groups"])):
+                        side = batch[f"{i} m"].shape[-1]
+                        found = _filled(file, batch, i, placed.get(side, 0))
+                        placed[side] = placed.get(side, 0) + len(found)
+                        table += found
+                    _planes(file, batch)
         columns = pd.DataFrame(table) if table else pd.DataFrame(columns=["row", "subject", "z", "y", "x", "replicate", "side", "place"])
         columns.to_csv(made / "rows.csv", index=False)
         (made / "set.json").write_text(json.dumps({"format": FORMAT, "version": VERSION, **asdict(self.origin)}, indent=1))
@@ -108,8 +123,9 @@ class Writer:
         shapes: dict[int, tuple[int, int]] = {}
         for number in range(batches):
             with np.load(self._batch(number)) as batch:
-                count, contrasts, side = batch["x_hat"].shape[:3]
-                shapes[side] = shapes.get(side, (0, 0))[0] + count, contrasts
+                for i in range(int(batch["groups"])):
+                    count, contrasts, side = batch[f"{i} x_hat"].shape[:3]
+                    shapes[side] = shapes.get(side, (0, 0))[0] + count, contrasts
         for side, (count, contrasts) in shapes.items():
             for name in FIELDS:
                 one = (contrasts, side, side) if name.startswith("x_") else (side, side)
@@ -123,16 +139,20 @@ class Writer:
         return self.part / f"batch-{number:07d}.npz"
 
 
-def _filled(file: h5py.File, batch: Any, start: int) -> list[dict[str, Any]]:
-    """The batch's arrays in the file's, from `start` on; its rows with their places."""
-    side = batch["m"].shape[-1]
+def _filled(file: h5py.File, batch: Any, i: int, start: int) -> list[dict[str, Any]]:
+    """Group `i` of a batch in the file's arrays, from `start` on; its rows with their places."""
+    side = batch[f"{i} m"].shape[-1]
     for name in FIELDS:
-        file[str(side)][name][start : start + len(batch["m"])] = batch[name]
+        values = batch[f"{i} {name}"]
+        file[str(side)][name][start : start + len(values)] = values
+    return [{**row, "side": side, "place": start + k} for k, row in enumerate(json.loads(str(batch[f"{i} rows"])))]
+
+
+def _planes(file: h5py.File, batch: Any) -> None:
     for name in batch.files:
         key = name.removeprefix("plane ")
         if key != name and key not in file.require_group("planes"):
             file["planes"].create_dataset(key, data=batch[name], chunks=batch[name].shape, compression="lzf", track_times=False)
-    return [{**row, "side": side, "place": start + i} for i, row in enumerate(json.loads(str(batch["rows"])))]
 
 
 class SyntheticSet:
