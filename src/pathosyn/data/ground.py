@@ -85,9 +85,7 @@ class Grounds:
             self._skull[number] = self._has_skull(number)
         head, own = self.slices.head_and_own(number, z)
         taken = np.zeros_like(head) if own is None else own
-        return Ground(
-            self._images(number, z), head, taken, (z + 0.5) / self.slices.depth[number], self._skull[number], self.slices.geometry.grid_mm
-        )
+        return Ground(self._images(number, z), head, taken, (z + 0.5) / self.slices.depth[number], self._skull[number], self.slices.geometry.grid_mm)
 
     def _images(self, number: int, z: int) -> dict[str, np.ndarray]:
         plane, _ = self.slices.plane(number, z)

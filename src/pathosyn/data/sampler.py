@@ -25,7 +25,7 @@ from pathosyn.errors import InputError
 HEIGHTS = 8
 """Maps of places over the height of a stack."""
 HEIGHT_WIDTH, PLACE_WIDTH = 0.15, 1.5
-"""σ by which places are smoothed, over the height (0 … 1) and in cells (docs/how-to/masks.md says by what they were chosen)."""
+"""σ by which places are smoothed, over the height (0 … 1) and in cells (by the likelihood of left-out subjects)."""
 FLOOR = 0.02
 """Of the mean density: brain where no training lesion lies is unlikely, not impossible."""
 TURNS_DEG = (30.0, 30.0, 30.0, 180.0, 180.0, 180.0)
@@ -53,7 +53,7 @@ class PriorMap:
     density: np.ndarray
 
     def over(self, tissue: np.ndarray, height: float) -> np.ndarray:
-        """(H, W) float64: the density on a slice's brain, 0 off it."""
+        """(H, W) float64: the density on a slice's brain, 0 off it. ValueError without a brain."""
         level = self.density[min(int(height * HEIGHTS), HEIGHTS - 1)]
         v, u = (np.clip(((part + 1) / 2 * CELLS).astype(int), 0, CELLS - 1) for part in in_box(tissue))
         return np.where(tissue, level[v, u], 0.0)
@@ -161,9 +161,7 @@ def _elastic(shape: Shape, angle: float, mirrored: bool, rng: np.random.Generato
     return sdf - sdf[mask].max(), amount * part
 
 
-def _places(
-    mask: np.ndarray, closed: np.ndarray, bad: np.ndarray, likely: np.ndarray, left: np.ndarray, rng: np.random.Generator
-) -> list[tuple[int, int]]:
+def _places(mask: np.ndarray, closed: np.ndarray, bad: np.ndarray, likely: np.ndarray, left: np.ndarray, rng: np.random.Generator) -> list[tuple[int, int]]:
     """Top-left corners for the array of `mask` (n, n) at which the mask keeps off `closed` and lies on `bad` with no more than `CARVED` of its pixels.
 
     All corners are weighed by the geometric mean of the density under the mask, less for one across the middle, and up to `PLACES` different ones drawn."""
