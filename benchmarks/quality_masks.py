@@ -4,7 +4,7 @@
 
 Shapes and places come from the training subjects; masks are put on slices of `--partition`, their own lesions kept off. Each mask has `--slices` random
 slices of as many subjects to find room on; "first slice" is the share that finds it on the first. Real: the pieces of the masks of the training
-subjects, where they lie. --sheet draws 40 real and 40 sampled outlines.
+subjects, where they lie, on slices whose brain is found. --sheet draws 40 real and 40 sampled outlines.
 """
 
 from __future__ import annotations
@@ -49,6 +49,8 @@ def real(slices: Slices, places: sampler.PriorMap, bank: shapes.Bank, count: int
         for i in rng.choice(len(bank.shapes), min(count, len(bank.shapes)), replace=False):
             shape = bank.shapes[int(i)]
             ground = grounds.of(slices.subjects.index(shape.subject), shape.z)
+            if not ground.tissue.any():  # the brain was not found; no mask is sampled there either
+                continue
             labels, n = ndimage.label(file["subjects"][shape.subject]["seg"][shape.z] > 0, shapes.CONNECTED)
             piece = next(labels == k + 1 for k in range(n) if (labels == k + 1).sum() == shape.pixels)
             seen.append(Seen(ground, piece, places.over(ground.tissue, ground.height), shape.subject))

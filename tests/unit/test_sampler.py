@@ -76,7 +76,8 @@ def test_shapes_come_from_training_subjects_only(path: Path) -> None:
 
 
 def test_crumbs_are_no_shapes() -> None:
-    assert [int(piece.sum()) for piece in pieces(disk(10) | disk(2, 20, 20))] == [int(disk(10).sum())]
+    two = [disk(4, 120, 20), disk(10)]
+    assert sorted(int(piece.sum()) for piece in pieces(two[0] | two[1] | disk(2, 20, 20))) == [int(mask.sum()) for mask in two]
 
 
 def test_the_signed_distance_of_a_disk() -> None:
@@ -110,9 +111,9 @@ def test_a_smooth_field_has_unit_power_and_the_width_that_is_asked_for() -> None
 
 
 def test_a_sampled_mask_has_its_shapes_size_and_lies_where_it_may() -> None:
-    taken = disk(20, 55, 45)
-    here = ground(taken=taken)
     for seed in range(12):
+        taken = [disk(38), disk(20, 55, 45), disk(20, 55, 45)][seed % 3]
+        here = ground(taken=taken)
         shape = shape_of([disk(6), disk(14), disk(18) & ~disk(12, 70, 60)][seed % 3])
         made = sample(FLAT, here, GEOMETRY, np.random.default_rng(seed), shape)
         assert made is not None and made.mask.sum() == shape.pixels == made.pixels
@@ -228,3 +229,11 @@ def test_windows_are_those_that_prepare_makes(slices: Slices) -> None:
         on = cut((head | mask)[None], placed.window, mode="zero")[0]
         assert (placed.S[placed.m > 0] == 1).all() and (placed.S[~on] == 0).all()
     assert windows_for(np.zeros_like(mask), head, slices.geometry) == []
+
+
+def test_the_blend_map_ends_with_the_head_but_not_before_the_lesion() -> None:
+    mask, head = disk(10), disk(60) & (X < 76)
+    [(window, m, blend)] = windows_for(mask, head, GEOMETRY)
+    off = cut(X >= 76, window, mode="zero")
+    assert m.sum() == mask.sum() and (blend[m > 0] == 1).all()
+    assert (blend[off & (m == 0)] == 0).all() and (blend[~off & (m == 0)] > 0).any()

@@ -25,7 +25,7 @@ from pathosyn.errors import InputError
 HEIGHTS = 8
 """Maps of places over the height of a stack."""
 HEIGHT_WIDTH, PLACE_WIDTH = 0.15, 1.5
-"""σ by which places are smoothed, over the height (0 … 1) and in cells (docs/how-to/masks.md says by what they were chosen)."""
+"""σ by which places are smoothed, over the height (0 … 1) and in cells (by the likelihood of left-out subjects)."""
 FLOOR = 0.02
 """Of the mean density: brain where no training lesion lies is unlikely, not impossible."""
 TURNS_DEG = (30.0, 30.0, 30.0, 180.0, 180.0, 180.0)
@@ -53,7 +53,7 @@ class PriorMap:
     density: np.ndarray
 
     def over(self, tissue: np.ndarray, height: float) -> np.ndarray:
-        """(H, W) float64: the density on a slice's brain, 0 off it."""
+        """(H, W) float64: the density on a slice's brain, 0 off it. ValueError without a brain."""
         level = self.density[min(int(height * HEIGHTS), HEIGHTS - 1)]
         v, u = (np.clip(((part + 1) / 2 * CELLS).astype(int), 0, CELLS - 1) for part in in_box(tissue))
         return np.where(tissue, level[v, u], 0.0)
