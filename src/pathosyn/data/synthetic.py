@@ -31,6 +31,8 @@ FORMAT = "pathosyn-synthetic"
 VERSION = 2
 READ = (1, VERSION)
 """Sets of version 1 have no planes and fewer columns."""
+PACKED = {"compression": "gzip", "compression_opts": 1, "track_times": False}
+"""Not lzf, whose output depends on what its memory happened to hold: the same set would have other bytes."""
 FIELDS = ("x_hat", "x_sub", "m", "S")
 
 
@@ -119,7 +121,7 @@ class Writer:
         return self.folder
 
     def _make_room(self, file: h5py.File, batches: int) -> None:
-        """Datasets of their final length: HDF5 puts the time of day into one that has grown."""
+        """Datasets of their final length."""
         shapes: dict[int, tuple[int, int]] = {}
         for number in range(batches):
             with np.load(self._batch(number)) as batch:
@@ -129,7 +131,7 @@ class Writer:
         for side, (count, contrasts) in shapes.items():
             for name in FIELDS:
                 one = (contrasts, side, side) if name.startswith("x_") else (side, side)
-                file.require_group(str(side)).create_dataset(name, (count, *one), np.float16, chunks=(1, *one), compression="lzf", track_times=False)
+                file.require_group(str(side)).create_dataset(name, (count, *one), np.float16, chunks=(1, *one), **PACKED)
 
     def abandon(self) -> None:
         """Leave nothing."""
@@ -152,7 +154,7 @@ def _planes(file: h5py.File, batch: Any) -> None:
     for name in batch.files:
         key = name.removeprefix("plane ")
         if key != name and key not in file.require_group("planes"):
-            file["planes"].create_dataset(key, data=batch[name], chunks=batch[name].shape, compression="lzf", track_times=False)
+            file["planes"].create_dataset(key, data=batch[name], chunks=batch[name].shape, **PACKED)
 
 
 class SyntheticSet:
