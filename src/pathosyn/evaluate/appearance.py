@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 from skimage.feature import graycomatrix, graycoprops
 
+from pathosyn.data.matching import matching
 from pathosyn.data.synthetic import SyntheticSet
 from pathosyn.evaluate import features
-from pathosyn.evaluate.realism import SMALLEST, Scene, matching
+from pathosyn.evaluate.realism import SMALLEST, Scene
 from pathosyn.evaluate.statistics import bootstrap
 from pathosyn.progress import track
 

@@ -13,10 +13,11 @@ import numpy as np
 import pandas as pd
 from scipy.ndimage import distance_transform_edt, find_objects, zoom
 
+from pathosyn.data.matching import matching
 from pathosyn.data.slices import Slices
 from pathosyn.data.synthetic import SyntheticSet
 from pathosyn.evaluate import features
-from pathosyn.evaluate.realism import SMALLEST, Scene, matching
+from pathosyn.evaluate.realism import SMALLEST, Scene
 from pathosyn.evaluate.statistics import mean_of
 from pathosyn.progress import track
 

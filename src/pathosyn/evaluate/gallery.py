@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 
 from pathosyn import figures
+from pathosyn.data.matching import matching
 from pathosyn.data.synthetic import SyntheticSet
 from pathosyn.errors import refuse
-from pathosyn.evaluate.realism import Scene, matching
+from pathosyn.evaluate.realism import Scene
 from pathosyn.evaluate.statistics import Interval, auc, bootstrap
 
 SHEET = 20

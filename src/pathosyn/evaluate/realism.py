@@ -15,12 +15,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from pathosyn.data.matching import matching
 from pathosyn.data.slices import Slices
+from pathosyn.data.split import folds
 from pathosyn.data.synthetic import SyntheticSet
 from pathosyn.data.windows import Window, paste
 from pathosyn.errors import refuse
 from pathosyn.evaluate import cnn, features
-from pathosyn.evaluate.statistics import Interval, auc, bootstrap, folds
+from pathosyn.evaluate.statistics import Interval, auc, bootstrap
 from pathosyn.progress import track
 
 FOLDS = 5
@@ -93,16 +95,6 @@ class Scene:
         plane, head = slices.plane(number, z)
         m, blend = batch.m[0, 0].numpy() > 0, batch.S[0, 0].numpy()
         return cls(batch.x[0].numpy(), m, blend, slices.ground(row) > 0, slices.present[number], plane, head, Window(z, y, x, side))
-
-
-def matching(data: str | Path, drawn: SyntheticSet) -> Slices:
-    """The slices that a set was drawn on. InputError where the data is another."""
-    from pathosyn.data.population import fingerprint
-
-    slices = Slices(data, drawn.origin.partition, contrasts=drawn.origin.contrasts, every=False)
-    if fingerprint(slices) != drawn.origin.data:
-        raise refuse(drawn.folder, found="a set drawn on other data", expected=f"one drawn on {data}", remedy="give the slices file that it was drawn on")
-    return slices
 
 
 def measured(scene: Scene, x: np.ndarray, m: np.ndarray, support: np.ndarray) -> dict[str, float]:
