@@ -58,6 +58,8 @@ RANGES: dict[str, tuple[float, float]] = {
     "seed": _NOT_NEGATIVE,
     "per_lesion": (1, 1000),
     "per_subject": _NOT_NEGATIVE,
+    "real_per_subject": _NOT_NEGATIVE,
+    "healthy": _NOT_NEGATIVE,
 }
 """By flag, `_` for `-`; ends included."""
 
