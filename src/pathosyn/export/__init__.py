@@ -132,7 +132,10 @@ def _cases(sources: Sequence[Source], contrasts: Sequence[str], *, to: To, real:
     able = [case for case in every if len(case.contrasts(contrasts)) >= (len(contrasts) if to == "nnunet" else 1)]
     if say and len(able) < len(every):
         lacking = len({case.subject for case in every} - {case.subject for case in able})
-        print(f"left out: {len(every) - len(able)} slices of {lacking} subjects without {' or '.join(contrasts)}; fewer --contrasts keep them", file=sys.stderr)
+        print(
+            f"left out: {len(every) - len(able)} slices of {lacking} subjects that lack some of {', '.join(contrasts)}; fewer --contrasts keep them",
+            file=sys.stderr,
+        )
     if not any(case.synthetic for case in able):
         raise refuse("--contrasts", found=f"no drawn slice with {' and '.join(contrasts)}", expected="at least one", remedy="choose fewer contrasts")
     return able

@@ -26,6 +26,7 @@ VERSION = "1.10.0"
 """Of the standard: the first that lets derivatives of `anat` have a chunk."""
 SUFFIXES = {"t1": ("", "T1w"), "t1ce": ("_ce-gadolinium", "T1w"), "t2": ("", "T2w"), "flair": ("", "FLAIR")}
 """Contrast → entity and suffix."""
+STRIPPED = 0.95
 OURS = ("provenance.csv", "export.json")
 
 README = """# Synthetic lesions
@@ -34,7 +35,8 @@ Each file here is one slice of a scan into which pathosyn has drawn a lesion: sy
 Sidecars and provenance.csv say from which subject, mask, seed and weights it comes.
 
 Images are in the units of the source scans, on a grid of {grid:g} mm within the slice, right-anterior-superior; 0 mm is the source scan's first voxel, not
-the scanner's zero. Masks are 1 on lesion. SkullStripped is true where all around the head is one value, which is what tools leave that strip the skull.
+the scanner's zero. Masks are 1 on lesion. SkullStripped is true where nearly all around the
+head is one value, which is what tools leave that strip the skull: a guess, since no header tells.
 """
 
 
@@ -63,9 +65,12 @@ class Layout:
             entity, suffix = SUFFIXES[contrast]
             name = self._name(case, before=entity, suffix=suffix)
             save(folder / f"{name}.nii.gz", native(case, contrast, plane), case, flat=False)
-            outside = plane[~picture.head]
-            stripped = bool(outside.size) and bool((outside == outside[0]).all())
-            about = {"Description": f"{contrast} slice with a drawn lesion", "SkullStripped": stripped, "Units": "arbitrary", **self._sidecar(case)}
+            about = {
+                "Description": f"{contrast} slice with a drawn lesion",
+                "SkullStripped": _stripped(plane, picture.head),
+                "Units": "arbitrary",
+                **self._sidecar(case),
+            }
             write_json(folder / f"{name}.json", about)
             written.append(f"bids::{folder.relative_to(self.part)}/{name}.nii.gz")
         name = self._name(case, label="_label-lesion", suffix="mask")
@@ -87,7 +92,7 @@ class Layout:
             "Synthetic": True,
             "Use": "research only, not for diagnosis",
             "Method": row["method"],
-            "Seed": row["seed"],
+            "Seed": int(row["seed"]) if row["seed"].isdecimal() else row["seed"],
             "Replicate": row["replicate"],
             "SourceSubject": row["subject"],
             "SourcePartition": row["partition"],
@@ -146,10 +151,16 @@ class Layout:
         _tsv(
             self.part / "descriptions.tsv",
             [
-                {"desc_id": desc, "description": f"{case.provenance()['method']}, replicate {case.replicate}, of the set {case.provenance()['set']}"}
+                {"desc_id": f"desc-{desc}", "description": f"{case.provenance()['method']}, replicate {case.replicate}, of the set {case.provenance()['set']}"}
                 for desc, case in sorted(made.items())
             ],
         )
+
+
+def _stripped(plane: np.ndarray, head: np.ndarray) -> bool:
+    """Whether nearly all of plane (H, W) outside the head is one value: what tools leave that strip the skull. Specks do not count."""
+    outside = plane[~head]
+    return bool(outside.size) and float((outside == np.median(outside)).mean()) > STRIPPED
 
 
 def _desc(case: Case) -> str:

@@ -15,7 +15,7 @@ from pathosyn.output import NOTE
 FINE = 10.0
 """Steps of an integer scan in one normalised unit from which on rounding to whole steps is finer than the scan's own noise."""
 BYTES = 0.9
-"""A pixel, packed: `tests` hold it against what is written."""
+"""About what a packed pixel takes."""
 
 
 def native(case: Case, contrast: str, plane: np.ndarray) -> np.ndarray:

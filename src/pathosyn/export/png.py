@@ -23,6 +23,7 @@ LIMITS = (-CLIP, CLIP)
 """All that a slices file holds: nothing is cut off."""
 WHITE = 65535
 BYTES = 1.1
+"""About what a packed pixel takes."""
 
 
 class Layout:
