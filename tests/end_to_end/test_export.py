@@ -118,7 +118,7 @@ def test_no_fold_trains_on_a_source_of_its_validation(raw: Path) -> None:
 
 
 def test_nnunets_own_check_takes_it(raw: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("nnunetv2", reason="nnunetv2 is not installed: pip install 'pathosyn[nnunet]'")
+    pytest.importorskip("nnunetv2", reason="nnunetv2 is not installed: pip install nnunetv2")
     monkeypatch.setenv("nnUNet_raw", str(raw.parent))
     from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset_integrity
 
