@@ -20,6 +20,7 @@ from PIL import Image
 from pathosyn.data.population import fingerprint
 from pathosyn.data.slices import Slices
 from pathosyn.data.synthetic import Origin, Writer
+from pathosyn.errors import InputError
 
 CONTRASTS = ("t1", "t1ce", "flair")
 TRAIN = ("phantom_000", "phantom_001", "phantom_002", "phantom_004")
@@ -233,6 +234,15 @@ def test_a_failure_half_way_leaves_nothing(prepared: Path, drawn: Path, tmp_path
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(png, "as_grey", full)
-    with pytest.raises(Exception, match="no space left"):
+    with pytest.raises(InputError, match="no space left"):
         export([drawn], prepared, "png", tmp_path / "deep" / "png", progress=False)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_disk_without_room_is_told_before_anything_is_written(prepared: Path, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pathosyn import export
+
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(1, 1, 1000))  # type: ignore[attr-defined]
+    with pytest.raises(InputError, match="a full disk"):
+        export([drawn], prepared, "png", tmp_path / "png", progress=False)
     assert not list(tmp_path.iterdir())

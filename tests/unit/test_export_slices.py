@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
+from pathosyn.data.normalise import Normaliser
 from pathosyn.data.windows import Window, cut
-from pathosyn.export.slices import Drawn, composed, file_names
+from pathosyn.export.nifti import native
+from pathosyn.export.slices import Case, Drawn, composed, file_names
 
 H, W = 24, 40
 LEFT, RIGHT = (slice(8, 12), slice(4, 8)), (slice(8, 12), slice(28, 32))
@@ -99,3 +104,15 @@ def test_names_for_files_are_plain_and_each_another() -> None:
         found = file_names(given, keep, instead)
         assert set(found) == set(given) and len({name.casefold() for name in found.values()}) == len(given)
         assert all(name and all(c.isascii() and (c.isalnum() or c in keep) for c in name) for name in found.values())
+
+
+def test_what_was_0_in_the_scan_is_0_again() -> None:
+    unit = Normaliser(3990.5, 697.1)
+    source = SimpleNamespace(normaliser=lambda *_: unit, attribute=lambda *_: json.dumps({"t1": {"dtype": "int16"}, "t2": {"dtype": "float32"}}))
+    scan = np.array([[0, 0, 3000, 5120]], np.float32)
+    stored = unit.apply(scan).astype(np.float16).astype(np.float32)
+    assert abs(unit.invert(stored)[0, 0]) > 0.5, "half precision alone leaves a rest"
+    case = Case("", source, 0, 0, 0)  # type: ignore[arg-type]
+    whole, fine = native(case, "t1", stored), native(case, "t2", stored)
+    assert whole.dtype == np.int16 and fine.dtype == np.float32
+    assert np.array_equal(whole[0, :2], [0, 0]) and np.array_equal(fine[0, :2], [0, 0]) and np.abs(whole - scan).max() <= 1
