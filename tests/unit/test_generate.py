@@ -220,7 +220,7 @@ def test_real_against_real_and_every_background_is_a_coin(data: Path, sets: dict
 
 
 def test_a_set_drawn_on_other_data_is_refused(data: Path, sets: dict[str, SyntheticSet]) -> None:
-    from pathosyn.evaluate.realism import matching
+    from pathosyn.data.matching import matching
 
     assert matching(data, sets["real"]).subjects == list(PARTITION["validation"])
     sets["real"].origin, kept = replace(sets["real"].origin, data="0" * 64), sets["real"].origin

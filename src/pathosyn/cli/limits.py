@@ -61,6 +61,8 @@ RANGES: dict[str, tuple[float, float]] = {
     "severity": (0, 5),
     "devices": (1, 1024),
     "nodes": (1, 1024),
+    "real_per_subject": _NOT_NEGATIVE,
+    "healthy": _NOT_NEGATIVE,
 }
 """By flag, `_` for `-`; ends included."""
 

@@ -15,12 +15,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from pathosyn.data.matching import beside_real
 from pathosyn.data.slices import Slices
+from pathosyn.data.split import folds
 from pathosyn.data.synthetic import SyntheticSet
 from pathosyn.data.windows import Window, cut, paste
 from pathosyn.errors import refuse
 from pathosyn.evaluate import cnn, features
-from pathosyn.evaluate.statistics import Interval, auc, bootstrap, folds
+from pathosyn.evaluate.statistics import Interval, auc, bootstrap
 from pathosyn.progress import track
 
 FOLDS = 5
@@ -49,7 +51,7 @@ def pairs(data: str | Path, sets: Sequence[SyntheticSet], *, views: bool = False
     fake: list[bool] = []
     seen: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     for each in sets:
-        slices = matching(data, each)
+        slices = beside_real(data, each)
         with track(len(each.rows), f"measure {each.origin.method}", "windows", show=show) as bar:
             for row, drawn in each.windows():
                 scene = Scene.of(slices, int(row["row"]))
@@ -106,19 +108,6 @@ class Scene:
         nothing = np.zeros((window.side, window.side), np.float32)
         ground = cut(head, window, mode="zero")
         return Scene(cut(plane, window), nothing > 0, nothing, ground, self.present, plane, head, window)
-
-
-def matching(data: str | Path, drawn: SyntheticSet) -> Slices:
-    """The slices that a set was drawn on. InputError where the data is another."""
-    from pathosyn.data.population import fingerprint
-
-    slices = Slices(data, drawn.origin.partition, contrasts=drawn.origin.contrasts, every=False)
-    if fingerprint(slices) != drawn.origin.data:
-        raise refuse(drawn.folder, found="a set drawn on other data", expected=f"one drawn on {data}", remedy="give the slices file that it was drawn on")
-    if (drawn.rows["row"] < 0).any():
-        found, expected = "lesions on slices that have none", "drawn lesions that stand beside a real one"
-        raise refuse(drawn.folder, found=found, expected=expected, remedy="generate the set to be judged with --anatomy own")
-    return slices
 
 
 def measured(scene: Scene, x: np.ndarray, m: np.ndarray, support: np.ndarray, plane: np.ndarray | None = None) -> dict[str, float]:
