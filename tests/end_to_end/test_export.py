@@ -19,7 +19,7 @@ from PIL import Image
 
 from pathosyn.data.population import fingerprint
 from pathosyn.data.slices import Slices
-from pathosyn.data.synthetic import Origin, Writer
+from pathosyn.data.synthetic import Group, Origin, Writer
 from pathosyn.errors import InputError
 
 CONTRASTS = ("t1", "t1ce", "flair")
@@ -38,18 +38,20 @@ def make_set(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> MakeSe
         partition = "train" if purpose == "train" else "validation"
         slices = Slices(prepared, partition, contrasts=contrasts)
         folder = tmp_path_factory.mktemp("sets") / name
-        with Writer(folder, Origin(contrasts, fingerprint(slices), method, purpose, partition, "f" * 64, 7)) as writer:
-            ill = np.flatnonzero(slices.windows["lesion_pixels"] > 0)
-            for row in [row for row in ill.tolist() if (slices.windows["subject"][ill[ill < row]] == slices.windows["subject"][row]).sum() < 2]:
-                number, z, y, x = (int(slices.windows[name][row]) for name in ("subject", "z", "y", "x"))
-                batch, subject = slices.lesion([row]), slices.subjects[number]
-                known = slices.present[number][:, None, None]
-                x_hat = batch.x.numpy() + BRIGHTER * batch.m.numpy() * known
-                arrays = {"x_hat": x_hat, "x_sub": x_hat, "m": batch.m.numpy()[:, 0], "S": batch.S.numpy()[:, 0]}
-                for replicate in (0, 1):
-                    made = {"row": row, "subject": subject, "z": z, "y": y, "x": x, "replicate": replicate, "seed": 7 + replicate}
-                    writer.add(arrays, [{**made, "donor": donor if subject != donor else ""}])
-        return folder
+        writer, count = Writer(folder, Origin(contrasts, fingerprint(slices), method, purpose, partition, "f" * 64, 7)), 0
+        writer.open()
+        ill = np.flatnonzero(slices.windows["lesion_pixels"] > 0)
+        for row in [row for row in ill.tolist() if (slices.windows["subject"][ill[ill < row]] == slices.windows["subject"][row]).sum() < 2]:
+            number, z, y, x = (int(slices.windows[name][row]) for name in ("subject", "z", "y", "x"))
+            batch, subject = slices.lesion([row]), slices.subjects[number]
+            known = slices.present[number][:, None, None]
+            x_hat = batch.x.numpy() + BRIGHTER * batch.m.numpy() * known
+            arrays = {"x_hat": x_hat, "x_sub": x_hat, "m": batch.m.numpy()[:, 0], "S": batch.S.numpy()[:, 0]}
+            for replicate in (0, 1):
+                made = {"row": row, "subject": subject, "z": z, "y": y, "x": x, "replicate": replicate, "seed": 7 + replicate}
+                writer.add(count, Group(arrays, [{**made, "donor": donor if subject != donor else ""}]))
+                count += 1
+        return writer.finish(count)
 
     return of
 

@@ -54,6 +54,8 @@ class GenerateVerb:
     """Machines that share it."""
     backend: Literal["torch", "onnxruntime"] = "torch"
     """What runs the networks. onnxruntime: faster on a CPU, after a few seconds for translating them; pip install 'pathosyn[onnxruntime]'"""
+    export: Literal["nnunet", "bids", "png"] | None = None
+    """Write the set in this layout, too, beside it (`pathosyn export` has more flags)."""
     threads: int = 0
     """CPU threads; 0: as many as torch sees fit."""
 
@@ -85,6 +87,11 @@ class GenerateVerb:
             nodes=self.nodes,
             backend=self.backend,
         )
+        if self.export:
+            from pathosyn.export import export
+
+            made = export([folder], self.data, self.export, folder.with_name(f"{folder.name}-{self.export}"))
+            print(f"{self.export}: {made}")
         print(f"set: {folder}\nnext: pathosyn evaluate realism --real {self.data} --synthetic NAME={folder} --out DIR")
         return 0
 

@@ -164,7 +164,7 @@ def _stripped(plane: np.ndarray, head: np.ndarray) -> bool:
 
 
 def _desc(case: Case) -> str:
-    return f"{case.source.tag}r{case.replicate}"
+    return f"{case.source.tag}r{case.replicate}" + (f"n{case.nth}" if case.nth else "")
 
 
 def _tsv(path: Path, rows: list[dict[str, Any]]) -> None:

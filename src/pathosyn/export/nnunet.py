@@ -45,7 +45,7 @@ def refuse_judged(sources: Sequence[Source]) -> None:
 
 
 def splits(cases: Sequence[Case], count: int) -> list[dict[str, list[str]]]:
-    """`count` folds by subject over the real cases. A drawn case is trained on where none of its sources validates: neither anatomy, nor donor, nor whose mask it has."""
+    """`count` folds by subject over the real cases. A drawn case is trained on where none of its sources validates: anatomy, donor, mask."""
     real = [case for case in cases if not case.synthetic]
     subjects = sorted({case.subject for case in real})
     if not 2 <= count <= len(subjects):

@@ -213,7 +213,7 @@ def drawn_cases(source: Source, names: dict[str, str]) -> list[Case]:
     """One for each slice and replicate of a set, by subject, slice and replicate."""
     assert source.drawn is not None
     place = {name: number for number, name in enumerate(source.slices.subjects)}
-    cases = []
+    cases: list[Case] = []
     for key, rows in source.drawn.rows.assign(plane=_planes(source.drawn.rows)).groupby(["subject", "z", "replicate", "plane"]):
         subject, z, replicate, _ = cast(tuple[str, int, int, str], key)
         case = Case("", source, place[subject], int(z), int(replicate), rows)
