@@ -6,7 +6,7 @@ Samples are whole slices of training subjects (of phantoms without --data), padd
 UNet, 16 32 64 128 channels, batch 8, Dice and cross-entropy, Adam. The training has the cores that the workers leave, one at the least; on a machine with
 fewer cores than workers + 1 they share, which is what the last columns show.
 
-loader    samples a second of the loader alone, in its second epoch (with a pool, the first is where its lesions are drawn)
+loader    samples a second of the loader alone, in its second epoch (with a pool: after so many that 95 % of its lesions are drawn)
 training  samples a second of the training step alone, on one batch that is there
 together  the loop: samples a second, and the share of its time in which the training waits for the loader
 """
@@ -147,11 +147,12 @@ def report(given: argparse.Namespace, data: Path) -> None:
         "none (prob 0)": {"prob": 0.0},
         "as it is": {"prob": given.prob},
         f"steps={given.steps}": {"prob": given.prob, "steps": given.steps},
-        f"pool={given.pool}, once drawn": {"prob": given.prob, "pool": given.pool},
+        f"pool={given.pool}, when drawn": {"prob": given.prob, "pool": given.pool},
     }
     for name, fields in ways.items():
         source = loader(items, given, **fields)
-        rate = alone(source, warm=2 * given.pool * given.workers + 1 if "pool" in fields else 1)
+        # A lesion of a slice is drawn in each worker at its first use there, one time in workers · pool / prob.
+        rate = alone(source, warm=round(3 * given.pool * given.workers / given.prob) if "pool" in fields else 1)
         loop, waited = together(source, training)
         print(f"{name} | {rate:.1f} | {rate * step / BATCH:.2f} | {loop:.1f} | {waited:.0%}", flush=True)
 

@@ -73,6 +73,8 @@ class Recipe:
             raise refuse("sizes_mm", found=str(self.sizes_mm), expected="two diameters in mm, the smaller first", remedy="give (least, largest)")
         if self.sizes_mm is not None and self.masks is not None:
             raise refuse("sizes_mm", found="sizes beside masks, which have their own", expected="one of the two", remedy="leave sizes_mm out")
+        if self.rim_mm is not None and not self.rim_mm >= 0:
+            raise refuse("rim_mm", found=f"{self.rim_mm:g}", expected="0 or more", remedy="leave it out to have it found")
         if self.label_value < 1:
             raise refuse("label_value", found=str(self.label_value), expected="1 or more", remedy="0 is where there is no lesion")
         if self.steps is not None and self.steps < 1:
@@ -176,9 +178,7 @@ def weights_of(name: str | None) -> Loaded:
     return load(find(name))
 
 
-def lesion(
-    recipe: Recipe, image: np.ndarray, label: np.ndarray, spacing: Sequence[float], seed: int, *, allowed: np.ndarray | None = None
-) -> Change | None:
+def lesion(recipe: Recipe, image: np.ndarray, label: np.ndarray, spacing: Sequence[float], seed: int, *, allowed: np.ndarray | None = None) -> Change | None:
     """One lesion more, a function of its arguments alone; None where no place for it was found.
 
     `spacing` is mm along the array's axes (for a slice two numbers); `allowed`, of the label's shape, is not 0 where the lesion may lie. Channels of one
