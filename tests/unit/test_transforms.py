@@ -6,7 +6,6 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,25 +27,12 @@ REACH = 4.5
 
 
 @pytest.fixture(scope="module")
-def recipe_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Recipe]:
+def recipe_of(tiny_weights: Callable[[Sequence[str]], Path]) -> Callable[..., Recipe]:
     """(contrasts, **fields) → a recipe with tiny weights, which have learned nothing, and small lesions."""
-    import torch
-
-    from pathosyn.checkpoint import Provenance, save_weights
-    from pathosyn.config import Config, Networks, default
-    from pathosyn.methods import build
-
-    torch.manual_seed(0)
-    tiny = Networks(sub=(8, 8, 8, 8, 8), eps=(8, 16), coarse=(8, 16))
-    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    method = build(Config(CONTRASTS, networks=tiny, method=replace(default(), steps=1)))
-    for parameter in method.parameters():
-        if not parameter.any():
-            torch.nn.init.normal_(parameter, std=0.05)
-    save_weights(path, method, Provenance(population={"area_mm2": [20.0, 100.0]}))
+    weights = str(tiny_weights(CONTRASTS))
 
     def made(contrasts: Sequence[str] = CONTRASTS, **fields: Any) -> Recipe:
-        return Recipe(tuple(contrasts), **{"weights": str(path), "sizes_mm": None if "masks" in fields else SMALL} | fields)
+        return Recipe(tuple(contrasts), **{"weights": weights, "sizes_mm": None if "masks" in fields else SMALL} | fields)
 
     return made
 
@@ -246,6 +232,14 @@ def test_a_bank_lends_its_outlines(plane: tuple[np.ndarray, np.ndarray], recipe_
         found = made[1][0][rows.min() : rows.max() + 1, columns.min() : columns.max() + 1] > 0
         sizes |= {(a, b) for a in (-1, 1) for b in (-1, 1) if found.shape == (12, 9) and np.array_equal(found[::a, ::b], hook[5:17, 5:14])}
     assert len(sizes) >= 2  # mirrored this way and that
+
+
+def test_a_scan_may_end_within_a_lesion() -> None:
+    free, chance = np.zeros((4, 40, 40), bool), np.random.default_rng(0)
+    free[:, 5:35, 5:35] = True
+    masks = [shapes.placed(np.ones((7, 5, 5), bool), free, chance) for _ in range(8)]
+    assert {int(m.any(axis=(1, 2)).sum()) for m in masks if m is not None} <= {4} and all(m is not None for m in masks)
+    assert shapes.placed(np.ones((2, 31, 5), bool), free, chance) is None
 
 
 def test_a_deep_mask_lends_a_slice_one_of_its_slices() -> None:

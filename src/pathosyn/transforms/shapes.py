@@ -99,20 +99,23 @@ def blob(size_mm: float, spacing: Sequence[float], rng: np.random.Generator, *, 
 
 
 def placed(shape: Mask, free: Mask, rng: np.random.Generator) -> Mask | None:
-    """`shape` with its middle on a random free voxel, such that enough of it is free; None where `PLACES` voxels do not do."""
+    """`shape` with its middle on a random free voxel, such that enough of it is free; None where `PLACES` voxels do not do. A scan of several slices may end
+    within the lesion, as scans do."""
     box = box_of(shape)
     choice = np.flatnonzero(free)
     if box is None or not choice.size:
         return None
     shape = shape[box]
     for place in rng.choice(choice, PLACES).tolist():
-        corner = [c - n // 2 for c, n in zip(np.unravel_index(place, free.shape), shape.shape, strict=True)]
-        if any(c < 0 or c + n > full for c, n, full in zip(corner, shape.shape, free.shape, strict=True)):
+        corner = [int(c) - n // 2 for c, n in zip(np.unravel_index(place, free.shape), shape.shape, strict=True)]
+        seen = shape[max(-corner[0], 0) : max(len(free) - corner[0], 0)]
+        corner[0] = max(corner[0], 0)
+        if any(c < 0 or c + n > full for c, n, full in zip(corner, seen.shape, free.shape, strict=True)):
             continue
-        under = tuple(slice(int(c), int(c) + n) for c, n in zip(corner, shape.shape, strict=True))
-        if fits(shape, free[under]):
+        under = tuple(slice(c, c + n) for c, n in zip(corner, seen.shape, strict=True))
+        if fits(seen, free[under]):
             mask = np.zeros(free.shape, bool)
-            mask[under] = shape
+            mask[under] = seen
             return mask
     return None
 
