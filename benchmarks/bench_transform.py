@@ -1,14 +1,15 @@
 """Augmentation while training: how many samples a second two loader workers give with `RandLesiond`, and how many a small U-Net takes.
 
-    python benchmarks/bench_transform.py [--data slices.h5] [--workers 2] [--prob .5] [--steps 2] [--pool 4] [--threads N]
+    python benchmarks/bench_transform.py [--data slices.h5] [--workers 2] [--prob .5] [--steps 2] [--pool 2] [--threads N]
 
 Samples are whole slices of training subjects (of phantoms without --data), padded or cropped to 192 × 192 after the transform; the network is MONAI's
 UNet, 16 32 64 128 channels, batch 8, Dice and cross-entropy, Adam. The training has the cores that the workers leave, one at the least; on a machine with
 fewer cores than workers + 1 they share, which is what the last columns show.
 
-loader    samples a second of the loader alone, in its second epoch (with a pool: after so many that 95 % of its lesions are drawn)
-training  samples a second of the training step alone, on one batch that is there
-together  the loop: samples a second, and the share of its time in which the training waits for the loader
+cost      processor milliseconds of one sample in a worker, beside those of the training; with them, how many times as many samples the workers give as the
+          training takes, each with a core of its own: what an idle machine with enough cores does
+loader    samples a second of the loader alone, by the clock, after an epoch (with a pool: after so many that 95 % of its lesions are drawn)
+together  the loop by the clock: samples a second, and the share of its time in which the training waits for the loader
 """
 
 from __future__ import annotations
@@ -100,6 +101,17 @@ def alone(source: Any, warm: int) -> float:
     return seen / (time.perf_counter() - begun)
 
 
+def cost(data: Any, rounds: int) -> float:
+    """Processor seconds of one sample in this process, in the last of `rounds` rounds through the data."""
+    for number in range(rounds):
+        begun = time.process_time()
+        for item in range(len(data)):
+            data[item]
+        if number == rounds - 1:
+            return (time.process_time() - begun) / len(data)
+    raise ValueError("at least one round")
+
+
 def together(source: Any, training: Training) -> tuple[float, float]:
     """Samples a second of one epoch of the whole loop, and the share of it that was spent waiting for a batch."""
     begun, seen, waited = time.perf_counter(), 0, 0.0
@@ -122,9 +134,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--prob", type=float, default=0.5)
-    parser.add_argument("--slices", type=int, default=160)
+    parser.add_argument("--slices", type=int, default=64)
     parser.add_argument("--steps", type=int, default=2)
-    parser.add_argument("--pool", type=int, default=4)
+    parser.add_argument("--pool", type=int, default=2)
     parser.add_argument("--threads", type=int, default=0)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
@@ -135,26 +147,33 @@ def report(given: argparse.Namespace, data: Path) -> None:
     import os
 
     cores = os.cpu_count() or 1
-    torch.set_num_threads(given.threads or max(1, cores - given.workers))
+    threads = given.threads or max(1, cores - given.workers)
+    torch.set_num_threads(threads)
     items, training = samples(data, given.slices), Training()
     batch = next(iter(loader(items, argparse.Namespace(workers=0), prob=0.0)))
-    step = timing.alternated({"step": lambda: training.step(batch)}, 10, warm=3)["step"].clock
-    print(timing.machine(), f"\n{len(items)} slices, {given.workers} workers, batch {BATCH}; the training alone takes {BATCH / step:.1f} samples a second")
+    step = timing.alternated({"step": lambda: training.step(batch)}, 10, warm=3)["step"]
+    print(timing.machine(), f"\n{len(items)} slices, {given.workers} workers, batch {BATCH}, prob {given.prob:g}")
+    print(f"the training alone: {BATCH / step.clock:.1f} samples a second by the clock, {1000 * step.used / BATCH:.0f} processor ms a sample")
     if cores < given.workers + 1:
         print(f"{given.workers} workers and the training share {cores} cores")
-    print("transform | loader alone, samples a second | loader / training | together, samples a second | waiting for the loader")
+    print("transform | cost, ms | loader / training, by cost | loader alone, samples a second | together, samples a second | waiting for the loader")
     ways: dict[str, dict[str, Any]] = {
-        "none (prob 0)": {"prob": 0.0},
+        "none": {"prob": 0.0},
         "as it is": {"prob": given.prob},
         f"steps={given.steps}": {"prob": given.prob, "steps": given.steps},
         f"pool={given.pool}, when drawn": {"prob": given.prob, "pool": given.pool},
     }
     for name, fields in ways.items():
         source = loader(items, given, **fields)
-        # A lesion of a slice is drawn in each worker at its first use there, one time in workers · pool / prob.
-        rate = alone(source, warm=round(3 * given.pool * given.workers / given.prob) if "pool" in fields else 1)
+        # A lesion of a pool is drawn at its first use in a worker, and used once in pool / prob rounds, or in as many times workers epochs.
+        rounds = round(3 * given.pool / given.prob) if "pool" in fields else 1
+        torch.set_num_threads(1)  # as in a worker
+        sample = cost(source.dataset, rounds + 1)
+        torch.set_num_threads(threads)
+        rate = alone(source, warm=rounds * given.workers if "pool" in fields else 1)
         loop, waited = together(source, training)
-        print(f"{name} | {rate:.1f} | {rate * step / BATCH:.2f} | {loop:.1f} | {waited:.0%}", flush=True)
+        fed = given.workers / sample * step.used / threads / BATCH
+        print(f"{name} | {1000 * sample:.0f} | {fed:.2f} | {rate:.1f} | {loop:.1f} | {waited:.0%}", flush=True)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from pathosyn import rng, volume
 from pathosyn.checkpoint import Loaded, load
 from pathosyn.data.masks import back, box_of, in_plane
 from pathosyn.data.normalise import CLIP
-from pathosyn.data.scene import IMAGE_ORDER
+from pathosyn.data.scene import IMAGE_ORDER, grid_spacing
 from pathosyn.data.tissue import on_tissue, solid
 from pathosyn.decomposition import recompose
 from pathosyn.errors import refuse
@@ -152,7 +152,7 @@ class Pool:
         if not self.size:
             self.drawn += 1
             return lesion(recipe, image, label, spacing, seed, allowed=allowed)
-        key = _digest(image, label, allowed), seed % self.size
+        key = _digest(spacing, image, label, allowed), seed % self.size
         if key not in self._kept:
             self.drawn += 1
             own = rng.seed_of(key[0].hex(), key[1])
@@ -163,8 +163,8 @@ class Pool:
         return self._kept[key]
 
 
-def _digest(*arrays: np.ndarray | None) -> bytes:
-    digest = hashlib.blake2b(digest_size=16)
+def _digest(spacing: Sequence[float], *arrays: np.ndarray | None) -> bytes:
+    digest = hashlib.blake2b(repr([float(step) for step in spacing]).encode(), digest_size=16)
     for array in arrays:
         if array is not None:
             digest.update(f"{array.shape}{array.dtype}".encode())
@@ -251,7 +251,7 @@ def _target(loaded: Loaded, scan: Scan, mask: Mask, slab: slice) -> Target:
         channel = loaded.config.contrasts.index(scan.names[c])
         present[channel] = True
         x[:, channel] = np.clip(in_plane(normaliser.apply(scan.stack[c, slab]), scan.spacing, grid, order=IMAGE_ORDER), -CLIP, CLIP)
-    spacing = scan.spacing if m.shape == mask[slab].shape else (scan.spacing[0], grid, grid)
+    spacing = grid_spacing(scan.spacing[::-1], grid)
     S = np.where(head | m, blend(loaded.config.method, m, spacing, loaded), np.float32(0))  # noqa: N806
     return Target.of(loaded.method, x, m, S, present, spacing[1])
 
