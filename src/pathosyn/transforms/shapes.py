@@ -21,7 +21,7 @@ Source = Callable[[Mask, tuple[float, float, float], np.random.Generator], Mask 
 
 ON_FREE = 0.95
 """A lesion lies where it may with at least this share of its voxels; the rest of it is cut off."""
-TRIES = 6
+TRIES = 10
 """Outlines that are tried, each at `PLACES` places."""
 PLACES = 12
 LEAST = 9
