@@ -50,6 +50,23 @@ def samples(data: Path, count: int) -> list[dict[str, np.ndarray]]:
     return found
 
 
+def in_a_volume(data: Path) -> str:
+    """What a lesion in the training volume with the most slices costs, in words."""
+    from pathosyn.transforms import Recipe, put
+
+    slices = Slices(data, "train", contrasts=CONTRASTS, every=False)
+    number = max(np.flatnonzero(slices.present.all(axis=1)).tolist(), key=lambda n: len(slices._subject(n).seg))
+    stack = np.stack([slices.plane(number, z)[0] for z in range(len(slices._subject(number).seg))], axis=1)
+    recipe, nothing = Recipe(CONTRASTS, sizes_mm=(30.0, 30.0)), np.zeros((1, *stack.shape[1:]), np.uint8)
+    for seed in range(20):
+        begun = time.process_time()
+        made = put(recipe, stack, nothing, (1.0, 1.0, 1.0), seed)
+        spent = time.process_time() - begun
+        if made is not None:
+            return f"a lesion of {made[1].sum() / 1000:.0f} ml in a volume of {' × '.join(map(str, stack.shape[1:]))} mm: {spent:.1f} processor s"
+    return "no place for a lesion of 30 mm in the volume"
+
+
 def loader(items: list[dict[str, np.ndarray]], given: argparse.Namespace, **fields: Any) -> Any:
     """MONAI's, two workers that stay."""
     from monai.data import DataLoader, Dataset
@@ -174,6 +191,8 @@ def report(given: argparse.Namespace, data: Path) -> None:
         loop, waited = together(source, training)
         fed = given.workers / sample * step.used / threads / BATCH
         print(f"{name} | {1000 * sample:.0f} | {fed:.2f} | {rate:.1f} | {loop:.1f} | {waited:.0%}", flush=True)
+    torch.set_num_threads(1)
+    print(in_a_volume(data))
 
 
 if __name__ == "__main__":

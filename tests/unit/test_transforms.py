@@ -13,11 +13,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from pathosyn import volume
 from pathosyn.data.phantom import make_phantoms
 from pathosyn.errors import InputError
 from pathosyn.transforms import shapes
 from pathosyn.transforms.axes import Axes
-from pathosyn.transforms.core import Pool, Recipe, lesion, put
+from pathosyn.transforms.core import Pool, Recipe, as_dtype, lesion, put
 from pathosyn.transforms.scan import Scan, head_of
 
 CONTRASTS = ("t1", "t1ce", "flair")
@@ -126,6 +127,20 @@ def test_fewer_contrasts_are_missing_channels(plane: tuple[np.ndarray, np.ndarra
     assert not blank[0][0].any() and np.array_equal(blank[0][1], alone[0][0])  # a channel of one value is as good as none
 
 
+def test_the_networks_are_told_what_is_missing(plane: tuple[np.ndarray, np.ndarray], recipe_of: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, real = [], volume.substrate
+    monkeypatch.setattr(volume, "substrate", lambda method, target, **rest: (seen.append(target), real(method, target, **rest))[1])
+    put(recipe_of(("flair", "t1")), plane[0][[2, 0]], plane[1], (1.0, 1.0), 5)
+    assert seen[0].present.tolist() == [True, False, True]
+    assert not seen[0].x[:, 1].any() and seen[0].x[:, 0].any() and abs(np.median(seen[0].x[0, 2][head_of([plane[0][2][None]])[0]])) < 0.5
+
+
+def test_whole_numbers_are_rounded_and_held() -> None:
+    values = np.array([-7.6, 1.5, 2.4, 300.0], np.float32)
+    assert as_dtype(values, np.dtype(np.uint8)).tolist() == [0, 2, 2, 255]
+    assert as_dtype(values, np.dtype(np.float32)) is values
+
+
 def test_a_lesion_that_is_there_stays(plane: tuple[np.ndarray, np.ndarray], recipe_of: Callable[..., Recipe]) -> None:
     label = plane[1].copy()
     label[0][disc(label[0].shape, 56, 30, 12)] = 3
@@ -221,17 +236,22 @@ def test_a_pool_forgets_what_was_not_used_for_longest(
 # -- masks ------------------------------------------------------------------------------------------------------------------------------
 
 
-def test_a_bank_lends_its_outlines(plane: tuple[np.ndarray, np.ndarray], recipe_of: Callable[..., Recipe]) -> None:
+def test_a_bank_lends_its_outlines() -> None:
     hook = np.zeros((40, 40), bool)
     hook[5:17, 5:10] = hook[13:17, 5:14] = True
-    sizes = set()
-    for seed in range(4):
-        made = put(recipe_of(masks=[hook], rim_mm=2.0), *plane, (1.0, 1.0), seed)
-        assert made is not None
-        rows, columns = np.nonzero(made[1][0])
-        found = made[1][0][rows.min() : rows.max() + 1, columns.min() : columns.max() + 1] > 0
-        sizes |= {(a, b) for a in (-1, 1) for b in (-1, 1) if found.shape == (12, 9) and np.array_equal(found[::a, ::b], hook[5:17, 5:14])}
-    assert len(sizes) >= 2  # mirrored this way and that
+    free, chance, ways = np.ones((1, 60, 60), bool), np.random.default_rng(0), set()
+    for _ in range(30):
+        mask = shapes.Bank([hook])(free, (1.0, 1.0, 1.0), chance)
+        if mask is not None:
+            rows, columns = np.nonzero(mask[0])
+            found = mask[0, rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+            ways |= {(a, b) for a in (-1, 1) for b in (-1, 1) if np.array_equal(found[::a, ::b], hook[5:17, 5:14])}
+    assert ways == {(-1, -1), (-1, 1), (1, -1), (1, 1)}
+
+
+def test_a_recipe_takes_a_bank(plane: tuple[np.ndarray, np.ndarray], recipe_of: Callable[..., Recipe]) -> None:
+    made = put(recipe_of(masks=[np.ones((7, 11))]), *plane, (1.0, 1.0), 0)
+    assert made is not None and np.count_nonzero(made[1]) >= 0.95 * 77 and np.ptp(np.nonzero(made[1][0])[1]) == 10
 
 
 def test_a_scan_may_end_within_a_lesion() -> None:

@@ -98,6 +98,8 @@ def test_a_seeded_pipeline_repeats_itself(volume: dict[str, Any], lesion_of: Cal
     pipeline = Compose([NormalizeIntensityd("image", nonzero=True, channel_wise=True), lesion_of(), RandFlipd(["image", "label"], prob=0.5)])
     first, again, other = (pipeline.set_random_state(seed)({k: v.clone() for k, v in volume.items()}) for seed in (1, 1, 2))
     assert same(first, again) and not same(first, other)
+    alone = lesion_of()
+    assert len({float(alone.set_random_state(seed)(volume)["image"].sum()) for seed in range(3)}) == 3
 
 
 @pytest.mark.parametrize("start", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])  # a new process imports torch and MONAI
