@@ -259,7 +259,7 @@ def test_a_scan_may_end_within_a_lesion() -> None:
     free[:, 5:35, 5:35] = True
     masks = [shapes.placed(np.ones((7, 5, 5), bool), free, chance) for _ in range(8)]
     assert {int(m.any(axis=(1, 2)).sum()) for m in masks if m is not None} <= {4} and all(m is not None for m in masks)
-    assert shapes.placed(np.ones((2, 31, 5), bool), free, chance) is None
+    assert shapes.placed(np.ones((2, 33, 5), bool), free, chance) is None
 
 
 def test_a_deep_mask_lends_a_slice_one_of_its_slices() -> None:
