@@ -21,7 +21,7 @@ from pathosyn.config import Train
 from pathosyn.controls import CONTROLS, NEEDS_DONOR
 from pathosyn.data.population import fingerprint
 from pathosyn.data.slices import Slices
-from pathosyn.data.synthetic import FIELDS, Group, Origin, Writer
+from pathosyn.data.synthetic import FIELDS, Group, Origin, SyntheticSet, Writer
 from pathosyn.drawing import Drawer, Drawn, drawer
 from pathosyn.errors import refuse
 from pathosyn.methods import METHODS as GENERATIVE
@@ -138,7 +138,10 @@ def _run(job: _Job, fabric: Fabric | None, *, show: bool) -> Path:
                     bar.advance(len(members))
         if fabric:
             fabric.barrier()
-        return job.writer.finish(len(job.work)) if rank == 0 else job.writer.folder
+        if rank == 0:
+            job.writer.finish(len(job.work))
+            _tell_missing(job, total)
+        return job.writer.folder
     except Exception:  # not an interruption, after which the same command goes on
         job.writer.abandon()
         raise
@@ -189,6 +192,17 @@ def _rows(job: _Job, scene: scenes.Scene, drawn: Drawn, replicate: int, seed: in
             "lesion_pixels": int((drawn.m[b] > 0).sum()),
             "plane": _key(job, scene, b, replicate) if drawn.planes[b] is not None else "",
         }
+
+
+def _tell_missing(job: _Job, wanted: int) -> None:
+    """A warning where masks found no place. InputError where none did."""
+    missing = wanted - len(SyntheticSet(job.writer.folder).rows)
+    if missing and missing == wanted:
+        shutil.rmtree(job.writer.folder)
+        remedy = "give a smaller --shift-mm or --extent-mm, or another --anatomy"
+        raise refuse(job.writer.folder, found="no mask that found a place", expected="masks on the head, off the lesions", remedy=remedy)
+    if missing:
+        print(f"warning: {missing} of {wanted} masks found no place on the head and have no row", file=sys.stderr)
 
 
 def _announce(job: _Job, windows: int, *, show: bool) -> None:

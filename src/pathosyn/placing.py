@@ -54,27 +54,33 @@ class Placer:
         self.grounds = Grounds(slices)
         self.bank: Bank | None = bank_of(training) if training is not None else None
         self.prior: PriorMap | None = prior(self.bank) if self.bank else None
-        self.lesions = {(int(row["subject"]), int(row["z"])) for row in slices.windows}
+        lesions = {(int(row["subject"]), int(row["z"])) for row in slices.windows}
+        self.well = [(n, z) for n, depth in enumerate(slices.depth) for z in range(depth) if (n, z) not in lesions]
+        if wish.anatomy == "healthy" and not self.well:
+            raise refuse(slices.path, found="no slice without a lesion", expected="some, for --anatomy healthy", remedy="give --anatomy own or other")
 
     def scenes(self, members: Sequence[int], seed: int) -> list[Scene]:
-        """Of each row one window, a scene for each side. InputError where a mask finds no place."""
-        made = [self._one(row, seed) for row in members]
+        """Of each row one window, a scene for each side. A row whose mask finds no place has none."""
+        made = [scene for row in members if (scene := self._one(row, seed)) is not None]
         return [joined([one for one in made if one.windows[0].side == side]) for side in sorted({one.windows[0].side for one in made})]
 
-    def _one(self, row: int, seed: int) -> Scene:
+    def _one(self, row: int, seed: int) -> Scene | None:
         table = self.slices.windows[row]
         number, z = int(table["subject"]), int(table["z"])
         if self.wish.masks == "own":
             mask = self._changed(row, number, z)
-            return self._scene(number, z, mask, row, MaskOf(self._how(), self.slices.subjects[number], z))
-        number, z, found = self._sampled(row, number, z, seed)
+            return None if mask is None else self._scene(number, z, mask, row, MaskOf(self._how(), self.slices.subjects[number], z))
+        placed = self._sampled(row, number, z, seed)
+        if placed is None:
+            return None
+        number, z, found = placed
         return self._scene(number, z, found.mask, -1 if self.wish.anatomy == "healthy" else row, MaskOf("sampled", found.subject, found.z))
 
     def _how(self) -> str:
         return " and ".join(word for word, on in (("moved", any(self.wish.shift_mm)), ("resized", bool(self.wish.extent_mm))) if on)
 
-    def _changed(self, row: int, number: int, z: int) -> np.ndarray:
-        """The mask of one row, moved and resized as asked. InputError where nothing of it is left on the head."""
+    def _changed(self, row: int, number: int, z: int) -> np.ndarray | None:
+        """The mask of one row, moved and resized as asked; None where it leaves the head or nothing of it is left."""
         table, spacing = self.slices.windows[row], (self.slices.geometry.grid_mm,) * 2
         plane, head = self.slices.plane(number, z)
         mask = np.zeros(plane.shape[1:], bool)
@@ -85,13 +91,11 @@ class Placer:
         changed = moved(mask, (-front, right), spacing, head | mask) if any(self.wish.shift_mm) else mask
         if changed is not None and self.wish.extent_mm:
             changed = resized(changed, self.wish.extent_mm, spacing, head)
-        if changed is None or not changed.any():
-            where, found = f"{self.slices.subjects[number]} slice {z}", "a lesion that leaves the head, or of which nothing is left"
-            raise refuse(where, found=found, expected="a mask on the head", remedy="give a smaller --shift-mm or --extent-mm")
-        return changed
+        return changed if changed is not None and changed.any() else None
 
-    def _sampled(self, row: int, number: int, z: int, seed: int) -> tuple[int, int, Sampled]:
-        """Slice and mask for one row, keyed by (seed, subject, z, row): the same shape is tried on several slices before another is drawn."""
+    def _sampled(self, row: int, number: int, z: int, seed: int) -> tuple[int, int, Sampled] | None:
+        """Slice and mask for one row, keyed by (seed, subject, z, row): the same shape is tried on several slices before another is drawn. None where
+        nothing found a place."""
         assert self.bank is not None and self.prior is not None
         draw = np.random.default_rng(rng.seed_of(seed, self.slices.subjects[number], z, row, "mask"))
         for _ in range(SHAPES):
@@ -100,19 +104,20 @@ class Placer:
                 found = sample(self.prior, ground, self.slices.geometry, draw, shape)
                 if found is not None:
                     return n, level, found
-        where = f"{self.slices.subjects[number]} slice {z}"
-        raise refuse(where, found="no slice with room for a sampled mask", expected="brain off the lesion", remedy="give another --seed or --anatomy other")
+        return None
 
     def _slices_for(self, number: int, z: int, draw: np.random.Generator) -> Iterator[tuple[int, int, Ground]]:
         """Slices to try, the nearest wish first: own - this one, then others of the subject; other - of other subjects; healthy - such without a lesion."""
         if self.wish.anatomy == "own":
             yield number, z, self.grounds.of(number, z)
         for _ in range(TRIES):
+            if self.wish.anatomy == "healthy":
+                n, level = self.well[int(draw.integers(len(self.well)))]
+                yield n, level, self.grounds.of(n, level)
+                continue
             n = number if self.wish.anatomy == "own" else int(draw.integers(len(self.slices.subjects)))
             level = int(draw.integers(self.slices.depth[n]))
             if self.wish.anatomy == "other" and n == number and len(self.slices.subjects) > 1:
-                continue
-            if self.wish.anatomy == "healthy" and (n, level) in self.lesions:
                 continue
             yield n, level, self.grounds.of(n, level)
 

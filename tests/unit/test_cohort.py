@@ -21,9 +21,10 @@ from pathosyn.checkpoint import Loaded, Provenance
 from pathosyn.config import Config, Geometry, default
 from pathosyn.data.slices import Slices
 from pathosyn.data.synthetic import SyntheticSet
-from pathosyn.data.windows import Window, cut
+from pathosyn.data.windows import Window, cut, paste
 from pathosyn.errors import InputError
 from pathosyn.generate import generate as run
+from pathosyn.placing import Wish
 from pathosyn.protocol import Method
 from pathosyn.types import Controls, LesionBatch, Synthesis
 
@@ -36,7 +37,7 @@ def data(tiny_cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from pathosyn.data.prepare import prepare
 
     folder = tmp_path_factory.mktemp("cohort")
-    lines = [f"phantom_00{n},{'validation' if n < 2 else 'train'}" for n in range(6)] + ["healthy_000,test"]
+    lines = [f"phantom_00{n},{'validation' if n < 2 else 'train'}" for n in range(6)] + ["healthy_000,validation"]
     (folder / "split.csv").write_text("subject,partition\n" + "\n".join(lines) + "\n")
     geometry = Geometry(buckets=(64,), margin_mm=4.0)
     prepare([tiny_cohort], folder / "slices.h5", split=folder / "split.csv", geometry=geometry, workers=0, progress=False)
@@ -280,3 +281,94 @@ def test_the_drawn_window_lies_in_the_slice_that_was_handed_in(data: Path, loade
         outside = np.ones(plane.shape[1:], bool)
         outside[max(window.y, 0) : window.y + window.side, max(window.x, 0) : window.x + window.side] = False
         assert (plane[:, outside] == 0.25).all() and not (drawn.x_hat[b] == 0.25).all()
+
+
+# -- other masks ------------------------------------------------------------------------------------------------------------------------
+
+
+def masks_on(found: SyntheticSet) -> list[tuple[Any, np.ndarray, np.ndarray]]:
+    """Each row with its drawn slice and the mask on it."""
+    rows = []
+    for row, window in found.windows():
+        mask = np.zeros(window["plane"].shape[1:], bool)
+        paste(mask, window["m"] > 0, Window(0, int(row["y"]), int(row["x"]), int(row["side"])), window["m"] > 0)
+        rows.append((row, window["plane"], mask))
+    return rows
+
+
+def test_a_moved_and_grown_mask_is_the_old_one_moved_and_grown(data: Path, loaded: Loaded, tmp_path: Path) -> None:
+    slices = Slices(data, "validation", contrasts=("t1", "flair"))
+    wish = Wish(shift_mm=(2.0, 1.0), extent_mm=1.0)
+    found = SyntheticSet(run(data, tmp_path / "set", loaded, per_subject=2, wish=wish, progress=False))
+    assert set(found.rows["mask"]) == {"moved and resized"} and (found.rows["row"] >= 0).all()
+    for row, _, mask in masks_on(found):
+        _, z, y, x, side, _ = (int(v) for v in slices.windows[int(row["row"])])
+        old = np.zeros(mask.shape, bool)
+        patch = slices.lesion([int(row["row"])]).m[0, 0].numpy() > 0
+        paste(old, patch, Window(z, y, x, side), patch)
+        centre, before = (np.argwhere(each).mean(axis=0) for each in (mask, old))
+        assert np.allclose(centre - before, (-1.0, 2.0), atol=0.7) and mask.sum() > old.sum()
+
+
+def test_the_old_lesion_is_gone_where_the_mask_went_away(data: Path, loaded: Loaded, tmp_path: Path) -> None:
+    """With a mask that is tiny what is left is the healed slice: far from the real lesion's values, and the scan's own beyond its support."""
+    slices = Slices(data, "validation", contrasts=("t1", "flair"))
+    found = SyntheticSet(run(data, tmp_path / "set", loaded, per_subject=2, severity=0.0, wish=Wish(shift_mm=(2.0, 0.0)), progress=False))
+    for row, plane, _ in masks_on(found):
+        number, z = int(slices.windows["subject"][int(row["row"])]), int(row["z"])
+        scan, _ = slices.plane(number, z)
+        own = slices.head_and_own(number, z)[1]
+        assert own is not None and np.array_equal(plane[:, ~own], scan[:, ~own]) and not np.allclose(plane[:, own], scan[:, own], atol=0.1)
+
+
+@pytest.mark.parametrize("anatomy", ["own", "other", "healthy"])
+def test_sampled_masks_lie_on_the_anatomy_that_was_asked_for(anatomy: Any, data: Path, loaded: Loaded, tmp_path: Path) -> None:
+    slices = Slices(data, "validation", contrasts=("t1", "flair"))
+    wish = Wish(masks="sampled", anatomy=anatomy)
+    found = SyntheticSet(run(data, tmp_path / "set", loaded, per_subject=2, wish=wish, progress=False))
+    assert set(found.rows["mask"]) == {"sampled"} and set(found.rows["mask_subject"]) <= {f"phantom_00{n}" for n in range(2, 6)}
+    lesions = {(int(row["subject"]), int(row["z"])) for row in slices.windows}
+    sources = [slices.subjects[int(slices.windows["subject"][row])] for row in scenes.chosen(slices, 2)]
+    for row, plane, mask in masks_on(found):
+        number = slices.subjects.index(row["subject"])
+        scan, head = slices.plane(number, int(row["z"]))
+        own = slices.head_and_own(number, int(row["z"]))[1]
+        assert mask.any() and head[mask].all() and (own is None or not (own & mask).any())
+        assert not np.array_equal(plane[:, mask], scan[:, mask])
+        if anatomy == "healthy":
+            assert (number, int(row["z"])) not in lesions and row["row"] == -1
+        else:
+            source = slices.subjects[int(slices.windows["subject"][int(row["row"])])]
+            assert source in sources and (source == row["subject"]) == (anatomy == "own")
+
+
+def test_lesions_on_healthy_slices_are_not_judged(data: Path, loaded: Loaded, tmp_path: Path) -> None:
+    from pathosyn.evaluate import realism
+
+    wish = Wish(masks="sampled", anatomy="healthy")
+    found = SyntheticSet(run(data, tmp_path / "set", loaded, per_subject=1, wish=wish, progress=False))
+    with pytest.raises(InputError, match="slices that have none"):
+        realism.pairs(data, [found], show=False)
+
+
+def test_moved_lesions_are_judged_where_they_lie(data: Path, loaded: Loaded, tmp_path: Path) -> None:
+    from pathosyn.evaluate import realism
+
+    found = SyntheticSet(run(data, tmp_path / "set", loaded, per_subject=4, wish=Wish(shift_mm=(3.0, 0.0)), progress=False))
+    pairs = realism.pairs(data, [found], show=False)
+    assert len(pairs.table) and pairs.fake.sum() * 2 == len(pairs.fake)
+
+
+@pytest.mark.parametrize(
+    "wish, method, told",
+    [
+        (Wish(extent_mm=-30.0), "pathosyn", "no mask that found a place"),
+        (Wish(shift_mm=(300.0, 0.0)), "pathosyn", "no mask that found a place"),
+        (Wish(extent_mm=2.0), "copy-paste", "other masks than the scan's own"),
+        (Wish(anatomy="other"), "pathosyn", "other with the scan's own masks"),
+    ],
+)
+def test_wishes_that_cannot_be_are_told(wish: Wish, method: str, told: str, data: Path, loaded: Loaded, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=told):
+        run(data, tmp_path / "set", loaded, method=method, per_subject=1, wish=wish, progress=False)
+    assert not list(tmp_path.iterdir())
