@@ -96,9 +96,9 @@ class Decoder(nn.Module):
         super().__init__()
         self.grid = side >> len(widths)
         self.first = nn.Linear(numbers, widths[0] * self.grid**2, bias=False)
-        layers = zip(widths, (*widths[1:], widths[-1]), strict=True)
+        layers = zip(widths, (*widths[1:], widths[-1] // 2), strict=True)
         self.up = nn.ModuleList([nn.Conv2d(before + shown, behind, 3, padding=1, bias=False) for before, behind in layers])
-        self.last = nn.Conv2d(widths[-1], after, 3, padding=1, bias=False)
+        self.last = nn.Conv2d(widths[-1] // 2, after, 3, padding=1, bias=False)
         for layer in self.up:
             nn.init.kaiming_normal_(layer.weight, a=SLOPE)
         nn.init.normal_(self.last.weight, std=0.01)
