@@ -44,7 +44,7 @@ def warp(image: Image, u: Vectors) -> Image:
 
 
 def flow(v: Vectors, *, squarings: int) -> Vectors:
-    """The displacement of exp(v), where v carries each point in unit time (Arsigny et al. 2006): v / 2ⁿ, composed with itself n times. exp(-v) is its inverse."""
+    """The displacement of exp(v), to where v carries each point in unit time (Arsigny et al. 2006): v / 2ⁿ, doubled n times. exp(-v) is its inverse."""
     u = v.float() * 2.0**-squarings
     for _ in range(squarings):
         u = u + warp(u, u)
