@@ -31,8 +31,8 @@ def small(**fields: object) -> MetaAuto:
     assert isinstance(method, MetaAuto)
     with torch.no_grad():
         method.templates.images.normal_()
-        method.look.last.weight.mul_(5)
-        method.momentum.last.weight.mul_(5)
+        method.look.last.weight.mul_(50)
+        method.momentum.last.weight.mul_(50)
     return method
 
 
@@ -112,7 +112,7 @@ def test_losses_of_a_batch_are_the_mean_of_its_slices_and_say_what_they_sum(batc
     assert set(together) == {"rec", "rec_lesion", "kl_shape", "kl_appearance", "norm", "loss", "psnr", "psnr_mean"}
     for name, value in together.items():
         assert value.item() == pytest.approx(float(torch.stack([terms[name].detach() for terms in alone]).mean()), rel=2e-4), name
-    total = together["rec"] + 1e-4 * (together["kl_shape"] + together["kl_appearance"]) + 0.02 * together["norm"]
+    total = together["rec"] + 1e-3 * (together["kl_shape"] + together["kl_appearance"]) + 0.02 * together["norm"]
     torch.testing.assert_close(together["loss"], total)
 
 
@@ -150,7 +150,8 @@ def test_a_draw_is_keyed_by_its_seed_subject_and_slice(batch_of: Batches) -> Non
         for i in range(3):
             one = method.synthesize(batch.shard(i, 3), controls=Controls(seed=4))
             torch.testing.assert_close(one.x_hat[0], drawn.x_hat[i], rtol=1e-4, atol=1e-4)
-        assert not torch.equal(method.synthesize(batch, controls=Controls(seed=5)).r, drawn.r)
+        for other, seed in ((batch, 5), (replace(batch, subject=["a", "b", "c"]), 4), (replace(batch, z=[7, 8, 9]), 4)):
+            assert (method.synthesize(other, controls=Controls(seed=seed)).x_sub - drawn.x_sub).abs().amax(dim=(1, 2, 3)).min() > 0.01
         assert not drawn.x_hat[known == 0].any() and not drawn.x_sub[known == 0].any()
         torch.testing.assert_close(drawn.x_hat, drawn.x_sub + drawn.r)
         assert torch.equal(drawn.m, batch.m) and torch.equal(drawn.S, batch.S) and drawn.seeds == [4, 4, 4]
@@ -189,7 +190,7 @@ def test_templates_start_as_means_of_like_slices_without_their_lesions(batch_of:
     found = method.begin("metamorphic", [batch.shard(0, 2), batch.shard(1, 2)])
     below, above = healthy[[0, 2]].mean(dim=0), torch.stack([healthy[[1, 3], 0].mean(dim=0), healthy[3, 1]])
     assert found["template_slices"] == [2.0, 2.0]
-    distance = [[float((image - truth).abs().max()) for truth in (below, above)] for image in method.templates.images]
+    distance = [[float((image - truth).abs().max()) for truth in (below, above)] for image in method.templates.images.detach()]
     assert min(distance[0]) < 1e-5 and min(distance[1]) < 1e-5 and abs(distance[0][0] - distance[1][0]) > 1.0
     torch.testing.assert_close(method.mean, torch.stack([batch.x[:, 0].mean(dim=0), batch.x[[0, 2, 3], 1].mean(dim=0)]))
     before = method.templates.images.clone()
@@ -221,7 +222,7 @@ def test_a_tiny_one_learns_two_slices_by_heart(batch_of: Batches) -> None:
     made = batch_of(2)
     healthy = (heads * torch.tensor([1.0, 2.0]).view(1, 2, 1, 1)).contiguous()
     batch = replace(made, x=healthy + 2.0 * made.m, x_ph=healthy)
-    method = small(templates=1)
+    method = small(templates=1, kl=1e-4)
     with torch.no_grad():
         method.templates.images.zero_()
         method.look.last.weight.div_(5)

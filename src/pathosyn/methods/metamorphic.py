@@ -40,8 +40,6 @@ DEEP = 32
 """Pixels of a cell at the lowest resolution."""
 NARROW = -4.0
 """Logarithm of the codes' variance at the start: noise of 1 would hide the codes from the decoders for long."""
-PEAKED = 3.0
-"""Spread of the templates' logits under codes from N(0, I), at the start: a drawn code means mostly one template, not the mean of all."""
 ROUNDS = 10
 """Of k-means."""
 Code = Float[Tensor, "B n"]
@@ -103,7 +101,7 @@ class Decoder(nn.Module):
         self.last = nn.Conv2d(widths[-1] // 2, after, 3, padding=1, bias=False)
         for weight in self.up.parameters():
             nn.init.kaiming_normal_(weight, a=SLOPE)
-        nn.init.normal_(self.last.weight, std=0.1)
+        nn.init.normal_(self.last.weight, std=0.01)
 
     def forward(self, code: Code, shown: Image | None = None) -> Image:
         """`shown` is (B, shown, side, side)."""
@@ -122,7 +120,6 @@ class Templates(nn.Module):
         super().__init__()
         self.images = nn.Parameter(torch.zeros(count, contrasts, side, side))
         self.logits = nn.Linear(numbers, count)
-        nn.init.normal_(self.logits.weight, std=PEAKED / numbers**0.5)
         nn.init.zeros_(self.logits.bias)
 
     def forward(self, code: Code) -> Image:
