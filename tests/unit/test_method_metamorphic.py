@@ -128,10 +128,23 @@ def test_the_error_is_that_of_the_image_on_what_is_known(batch_of: Batches) -> N
     error = torch.stack([((made - batch.x)[i] ** 2)[known[i] > 0].mean() for i in range(3)]).mean()
     terms = method.losses(batch, player="auto", rng=streams(3))
     assert terms["rec"].item() == pytest.approx(float(error), rel=0.02)
+    on_lesion = torch.stack([((made - batch.x)[i] ** 2)[(known * batch.m)[i] > 0].mean() for i in range(3)]).mean()
+    assert terms["rec_lesion"].item() == pytest.approx(float(on_lesion), rel=0.02) and abs(float(on_lesion / error) - 1) > 0.05
     assert not made[known == 0].any()
     other = replace(batch, x=torch.where(known > 0, batch.x, 9.0))
     changed = method.losses(other, player="auto", rng=streams(3))
     assert all(changed[name].item() == value.item() for name, value in terms.items())
+
+
+@pytest.mark.parametrize("moved", ["shape_encoder", "appearance_encoder"])
+def test_training_draws_both_codes(moved: str, batch_of: Batches) -> None:
+    """Where one encoder alone has spread, other noise still gives another image."""
+    method, batch = small().requires_grad_(False), batch_of()
+    for name in ("shape_encoder", "appearance_encoder"):
+        bias = method.get_submodule(name).head.bias
+        bias[len(bias) // 2 :] = 0.0 if name == moved else -100.0
+    first, second = (float(method.losses(batch, player="auto", rng=streams(3, start))["rec"]) for start in (0, 50))
+    assert abs(first - second) > 0.01 * first
 
 
 def test_a_gradient_reaches_every_weight(batch_of: Batches) -> None:
