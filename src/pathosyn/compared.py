@@ -43,8 +43,8 @@ class MetaAuto:
     """σ of the Gaussian kernel of the velocity, pixels: gyri follow their lobe, not each its own way."""
     kl: float = 1e-3
     """λ of the KL's (nats) of both codes to N(0, I) beside the mean squared error. The evidence bound has 2 × residual variance / numbers of a slice, if each
-    were an observation of its own; neighbours are not, and this counts a residual of 1 once in some 10 × 10 pixels. At a tenth of it the appearance drew
-    the anatomy as well, and the code of the shape was left with little to say."""
+    were an observation of its own; neighbours are not, and this counts a residual of 1 once in some 10 × 10 pixels. In the run with a tenth
+    of it (and a higher rate, and larger decoders' weights at the start) the appearance drew the anatomy, and the code of the shape said little."""
     smoothness: float = 0.02
     """λ of the velocity's squared norm, a mean over cells of 8 pixels, in cells."""
     anatomy: Literal["sampled", "encoded"] = "sampled"
