@@ -34,7 +34,7 @@ class MetaAuto:
     templates: int = 8
     """The source has one, of slices at one height. Ours lie at all heights of many heads: so many templates are mixed, by weights from the shape's code."""
     shape: int = 64
-    """Numbers in the code of the shape. Its authors' scripts use 10 or fewer, for slices at one height; those that are not needed the KL empties."""
+    """Numbers in the code of the shape. Its authors' scripts for BraTS use 10 or fewer, for slices at one height; those that are not needed the KL empties."""
     appearance: int = 64
     """Numbers in the code of the appearance; there 5 or fewer, for one contrast."""
     widths: tuple[int, ...] = (16, 24, 32, 48, 64)
