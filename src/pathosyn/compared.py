@@ -6,6 +6,7 @@ What a method's source leaves open is decided in docs/decisions.md, and each dec
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,25 @@ class MetaAuto:
 
     side: int = 256
     """Whole slices are padded to so many pixels square, a multiple of 32."""
+    templates: int = 8
+    """The source has one, of slices at one height. Ours lie at all heights of many heads: so many templates are mixed, by weights from the shape's code."""
+    shape: int = 64
+    """Numbers in the code of the shape. Its authors' scripts for BraTS use 10 or fewer, for slices at one height; those that are not needed the KL empties."""
+    appearance: int = 64
+    """Numbers in the code of the appearance; there 5 or fewer, for one contrast."""
+    widths: tuple[int, ...] = (16, 24, 32, 48, 64)
+    """Of the encoders at 1/2 … 1/32 of the resolution, and of the decoders back; multiples of 8."""
+    kernel_px: float = 12.0
+    """σ of the Gaussian kernel of the velocity, pixels: gyri follow their lobe, not each its own way."""
+    kl: float = 1e-3
+    """λ of the KL's (nats) of both codes to N(0, I) beside the mean squared error. The evidence bound has 2 × residual variance / numbers of a slice, if each
+    were an observation of its own; neighbours are not, and this counts a residual of 1 once in some 10 × 10 pixels. In the run with a tenth
+    of it (and a higher rate, and larger decoders' weights at the start) the appearance drew the anatomy, and the code of the shape said little."""
+    smoothness: float = 0.02
+    """λ of the velocity's squared norm, a mean over cells of 8 pixels, in cells."""
+    anatomy: Literal["sampled", "encoded"] = "sampled"
+    """Where a draw takes the code of the shape from. sampled: N(0, I), the source's way to generate. encoded: the scan with its lesion hidden, so that the
+    lesion is drawn into (something near) the subject's own anatomy. Read at the draw alone."""
 
 
 @dataclass(frozen=True)
