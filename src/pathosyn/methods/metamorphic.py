@@ -230,7 +230,7 @@ class MetaAuto(Method):
             "kl_appearance": of_appearance.kl,
             "norm": shape.norm.mean(),
         }
-        terms["loss"] = terms["rec"] + meta.kl * (terms["kl_shape"] + terms["kl_appearance"]) + meta.smoothness * terms["norm"]
+        terms["loss"] = terms["rec"] + meta.kl * (terms["kl_shape"] + terms["kl_appearance"].clamp(min=meta.free)) + meta.smoothness * terms["norm"]
         if not self.training:
             terms |= {"psnr": _psnr(self.reconstruct(batch), batch.x, batch), "psnr_mean": _psnr(self.mean.expand_as(batch.x), batch.x, batch)}
         return terms
