@@ -98,9 +98,7 @@ class VaeGan(Coding):
         terms["rec"] = losses.masked_mean((r_hat - coded.r0) ** 2, where)
         terms["syn"] = losses.synthesis_loss(x_hat, batch.x, parts.S * (coded.known if printed else where))
         terms["kl"] = losses.masked_mean(coded.kl(), coded.there) * coded.mean.shape[1]
-        loss = losses.total_loss(
-            sub=0.0, diff=terms["rec"], dev=terms["dev"], syn=terms["syn"], lam_diff=lam.diff, lam_dev=lam.dev, lam_syn=lam.syn
-        )
+        loss = losses.total_loss(sub=0.0, diff=terms["rec"], dev=terms["dev"], syn=terms["syn"], lam_diff=lam.diff, lam_dev=lam.dev, lam_syn=lam.syn)
         return {**terms, "loss": loss + self.config.compared.vaegan.kl * terms["kl"]}
 
     def _critic_terms(self, batch: LesionBatch, parts: Parts, coded: Coded, made: Sequence[Image], streams: Sequence[torch.Generator]) -> dict[str, Tensor]:
