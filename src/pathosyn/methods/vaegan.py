@@ -82,7 +82,8 @@ class VaeGan(Coding):
         return terms
 
     def _terms(self, batch: LesionBatch, parts: Parts, coded: Coded, r_hat: Image, x_hat: Image) -> dict[str, Tensor]:
-        """`rec`, the share of r_0's power that r̂ does not explain, Eq. 13, L_syn and the KL in nats a cell; their sum by λ's of Eq. 15."""
+        """`rec`, the squared error of r̂, Eq. 13, L_syn and the KL in nats a cell; their sum by the λ's of Eq. 15. `left` is logged: the share of its own
+        window's r_0 that r̂ does not explain, in power; r̂ = 0 leaves 1."""
         lam, printed = self.config.method.weights, self.config.method.composition == "paper"
         where = parts.support * coded.known
         terms = losses.deviation_loss(
@@ -95,8 +96,12 @@ class VaeGan(Coding):
             lam_ring=lam.ring,
             lam_leak=lam.leak,
         )
-        terms["rec"] = losses.masked_mean((r_hat - coded.r0) ** 2, where)
+        error = (r_hat - coded.r0) ** 2
+        terms["rec"] = losses.masked_mean(error, where)
         terms["syn"] = losses.synthesis_loss(x_hat, batch.x, parts.S * (coded.known if printed else where))
+        with torch.no_grad():
+            power = coded.r0.square().sum(dim=(1, 2, 3))
+            terms["left"] = ((error * where).sum(dim=(1, 2, 3)) / power.clamp(min=1e-12)).where(power > 0, power.new_zeros(())).mean()
         terms["kl"] = losses.masked_mean(coded.kl(), coded.there) * coded.mean.shape[1]
         loss = losses.total_loss(sub=0.0, diff=terms["rec"], dev=terms["dev"], syn=terms["syn"], lam_diff=lam.diff, lam_dev=lam.dev, lam_syn=lam.syn)
         return {**terms, "loss": loss + self.config.compared.vaegan.kl * terms["kl"]}
