@@ -181,6 +181,10 @@ def test_a_draw_changes_the_support_alone_and_severity_scales_it(tiny: Any, batc
     assert torch.equal(tiny.synthesize(batch, controls=Controls(seed=4, severity=0.0)).x_hat, batch.x)
     twice, once = (tiny.synthesize(batch, controls=Controls(seed=4, severity=s)).x_hat - batch.x for s in (2.0, 1.0))
     assert torch.allclose(twice, 2 * once, atol=1e-5)
+    lesion, f = batch_of(), tiny.fill(batch_of())
+    redrawn = [tiny.synthesize(lesion, controls=Controls(seed=4, severity=s)).x_hat for s in (0.0, 1.0, 2.0)]
+    assert torch.allclose(redrawn[0], dec.heal(lesion.x, f, lesion.S)), "its own lesion is taken out first"
+    assert torch.allclose(redrawn[2] - redrawn[0], 2 * (redrawn[1] - redrawn[0]), atol=1e-5)
 
 
 def test_a_draw_is_keyed_by_seed_subject_and_slice(tiny: Any, batch_of: Batches) -> None:
@@ -224,8 +228,8 @@ def test_stages_and_what_they_measure(batch_of: Batches) -> None:
     assert [stage.share for stage in method.stages] == [0.75, 0.25]
     alone = made(adversary=0.0)
     assert alone.critic is None and [stage.name for stage in alone.stages] == ["substrate", "vae"]
-    assert method.begin("adversary", [batch_of()]) == {} and method.r_scale.tolist() == [1.0, 1.0]
     method.r_max.zero_()
+    assert method.begin("adversary", [batch_of()]) == {} and method.r_scale.tolist() == [1.0, 1.0]
     found = method.begin("vae", [batch_of()])
     with torch.no_grad():
         r = ((batch_of().x - method.fill(batch_of())) * batch_of().D)[:, 0][batch_of().D[:, 0] > 0]

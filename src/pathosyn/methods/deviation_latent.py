@@ -53,8 +53,8 @@ class LatentPathoSyn(Coding):
 
     @property
     def stages(self) -> Sequence[Stage]:
-        """One: f_sub is E_r's and D_r's, and another would leave another deviation."""
-        return (Stage("deviation", ("eps",), 1.0, lambda _: 0.0, filled=True, varied=True),)
+        """One: f_sub is E_r's and D_r's, and another would leave another deviation. Twice the windows: the network is small, and cells are few."""
+        return (Stage("deviation", ("eps",), 1.0, lambda _: 0.0, filled=True, varied=True, windows=2),)
 
     def modules_of(self, player: str) -> Sequence[nn.Module]:
         """`eps`."""
