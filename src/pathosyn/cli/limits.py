@@ -52,6 +52,10 @@ RANGES: dict[str, tuple[float, float]] = {
     "m.coarse": (1, 16),
     "m.level": _COUNT,
     "networks.blocks": (1, 16),
+    "compared.vaegan.latent": (1, 1024),
+    "compared.vaegan.kl": _NOT_NEGATIVE,
+    "compared.vaegan.adversary": _NOT_NEGATIVE,
+    "compared.vaegan.adversary_share": _SHARE,
     **{f"m.weights.{name}": _NOT_NEGATIVE for name in ("out", "inside", "diff", "pat", "ring", "leak", "dev", "syn")},
     "threads": (0, 1024),
     "workers": (0, 1024),
@@ -89,7 +93,8 @@ def outside(name: str, value: Any) -> list[Fault]:
 def _default(name: str) -> str:
     """The default of a setting, as a hint."""
     head, _, rest = name.partition(".")
-    config: Any = {"geometry": Geometry(), "train": Config().train, "m": Config().method, "networks": Config().networks}.get(head)
+    whole = Config()
+    config: Any = {"geometry": Geometry(), "train": whole.train, "m": whole.method, "networks": whole.networks, "compared": whole.compared}.get(head)
     if config is None:
         return ""
     for part in rest.split("."):

@@ -123,6 +123,11 @@ def _faults(verb: TrainVerb) -> list[Fault]:
     if (total := verb.train.substrate_share + verb.train.structure_share + verb.train.sharpen_share) > 1:
         shares = "--train.substrate-share, --train.structure-share and --train.sharpen-share"
         faults.append(Fault(shares, f"{total:g} together", "at most 1; what is left goes to the stage deviation", "give smaller shares"))
+    faults += outside("compared", verb.compared)
+    widths = verb.compared.vaegan.widths
+    if len(widths) != 5 or any(width < 8 or width % 8 for width in widths):
+        found = " ".join(map(str, widths)) or "no width"
+        faults.append(Fault("--compared.vaegan.widths", found, "5 multiples of 8, from full resolution to a sixteenth", "give one a level"))
     if verb.start_from:
         return faults
     faults += outside("m", verb.m) + outside("networks", verb.networks)
