@@ -9,11 +9,13 @@ MONAI is an extra, `pathosyn[monai]`, imported when it is needed: it takes secon
 from __future__ import annotations
 
 from importlib.util import find_spec
+from math import ceil
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from pathosyn import rng
 from pathosyn.compared import Conventional
@@ -53,29 +55,26 @@ def _changed(batch: LesionBatch, i: int, seed: int, settings: Conventional) -> t
 
 def _moved(x: Tensor, m: Tensor, S: Tensor, draws: np.random.Generator, settings: Conventional) -> tuple[Tensor, Tensor, Tensor]:  # noqa: N803
     """Image, mask and blend map of one window under one change of place."""
-    from monai.transforms import Rand2DElastic
+    from monai.transforms import AffineGrid, Resample
+    from monai.transforms.utils import create_grid
 
     axes = [axis for axis, chance in enumerate(settings.flips, start=1) if draws.random() < chance]
     x, m, S = (field.flip(axes) for field in (x, m, S))  # noqa: N806
     angle, *shears, zoom, elastic = draws.uniform(-1.0, 1.0, 5)
     if not (settings.rotation or settings.zoom or settings.shear or settings.elastic):
         return x, m, S  # through the resampling it would come back with rounding errors
-    # The grid is scaled where MONAI scales, so lengths change by the inverse; ranges of no width make its draws ours.
-    back = float(np.exp(-settings.zoom * zoom)) - 1.0
-    size = settings.elastic * abs(elastic)
-    warp: Any = Rand2DElastic(
-        spacing=(settings.elastic_spacing,) * 2,
-        magnitude_range=(size, size),
-        prob=1.0,
-        rotate_range=(_just(np.deg2rad(settings.rotation) * angle),),
-        shear_range=tuple(_just(settings.shear * shear) for shear in shears),
-        scale_range=(_just(back), _just(back)),
-        padding_mode="border",
-    )
-    state = int(draws.integers(SEEDS))
+    # MONAI's elastic transforms bend the grid by a pixel where they are asked for nothing (1.6), so its control points are moved here.
+    size = tuple(x.shape[1:])
+    points = draws.standard_normal((1, 2, *(ceil(n / settings.elastic_spacing) + 1 for n in size))) * settings.elastic * abs(elastic)
+    grid = torch.as_tensor(create_grid(size, backend="torch")).float()
+    grid[:2] += interpolate(torch.from_numpy(points).float(), size=size, mode="bicubic", align_corners=True)[0]
+    back = float(np.exp(-settings.zoom * zoom))  # of the grid; lengths change by the inverse
+    shears = [float(settings.shear * shear) for shear in shears]
+    affine: Any = AffineGrid([float(np.deg2rad(settings.rotation) * angle)], shears, scale_params=[back, back])
+    grid = affine(grid=grid)[0]
 
     def warped(field: Tensor, mode: str) -> Tensor:
-        return torch.as_tensor(warp.set_random_state(state)(field, mode=mode)).as_subclass(Tensor)
+        return _plain(Resample(mode=mode, padding_mode="border")(field, grid))
 
     soft = warped(torch.cat([x, S]), "bilinear")
     return soft[:-1], warped(m, "nearest"), soft[-1:]
@@ -88,7 +87,7 @@ def _shaded(x: Tensor, draws: np.random.Generator, settings: Conventional) -> Te
     chances, amounts = draws.random((4, len(x))), draws.uniform(-1.0, 1.0, (4, len(x)))
     states = draws.integers(SEEDS, size=len(x) + 1)
     field: Any = RandBiasField(DEGREE, coeff_range=(-settings.bias, settings.bias), prob=1.0).set_random_state(int(states[-1]))
-    shading = torch.as_tensor(field(torch.ones_like(x[:1]))).as_subclass(Tensor)
+    shading = _plain(field(torch.ones_like(x[:1])))
     made = []
     for c, one in enumerate(x.split(1)):
         shaded, brighter, stronger, noisy = chances[:, c] < settings.chance
@@ -102,10 +101,10 @@ def _shaded(x: Tensor, draws: np.random.Generator, settings: Conventional) -> Te
         if noisy and settings.noise:
             noise: Any = RandGaussianNoise(prob=1.0, std=settings.noise * abs(amounts[3, c]), sample_std=False)
             one = noise.set_random_state(int(states[c]))(one)
-        made.append(torch.as_tensor(one).as_subclass(Tensor))
+        made.append(_plain(one))
     return torch.cat(made)
 
 
-def _just(value: float) -> tuple[float, float]:
-    """A range that holds one value."""
-    return float(value), float(value)
+def _plain(made: Any) -> Tensor:
+    """MONAI's tensors carry a history."""
+    return torch.as_tensor(made).as_subclass(Tensor)

@@ -54,8 +54,8 @@ class DifferenceGan(Framework):
         warm = (1.0 - share) * settings.warm_up
         stages = (
             Stage("substrate", ("sub",), share, self.holes),
-            Stage("warm-up", ("warm",), warm, lambda _: 0.0, filled=True, varied=True),
-            # Not `filled`: beside a hole there would be the scan itself, not f_sub's answer.
+            Stage("warm-up", ("warm",), warm, lambda _: 0.0, varied=True),
+            # Not `filled`: beside a hole there would be the scan itself, not the answer of f_sub.
             Stage("adversarial", ("critic", "difference"), 1.0 - share - warm, lambda _: settings.healthy, betas=(0.5, 0.99), varied=True),
         )
         return tuple(stage for stage in stages if stage.share > 0)
