@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from pathosyn import appearance, coarse, decomposition, diffusion, judging, losses, rng, texture
+from pathosyn import appearance, augment, coarse, decomposition, diffusion, losses, rng, texture
 from pathosyn.types import Image, LesionBatch, Times
 
 if TYPE_CHECKING:
@@ -107,16 +107,23 @@ def deviation_terms(model: PathoSyn, batch: LesionBatch, parts: Parts, noised: N
 
 
 def _scores(model: PathoSyn, x: Image, batch: LesionBatch, parts: Parts, shifts: Tensor) -> tuple[Tensor, Tensor]:
-    """The critic's scores of windows that are moved by `shifts` (B, 2) pixels."""
+    """The critic's scores of windows that are moved by `shifts` (B, 2) pixels: its patches lie on a grid, on which eps_theta would otherwise learn to
+    set dots that suit them."""
     assert model.critic is not None
-    return judging.scores(model.critic, x, batch.m, parts.S, parts.known, shifts)
+    moved = [augment.rolled(field, shifts) for field in (x * parts.known, batch.m, parts.S)]
+    return model.critic(*moved, parts.known.expand_as(x))
+
+
+def _shifts(streams: Sequence[torch.Generator]) -> Tensor:
+    """(B, 2), each 0…7 pixels."""
+    return torch.stack([rng.integers(streams, 0, 7), rng.integers(streams, 0, 7)], dim=1)
 
 
 def critic_terms(model: PathoSyn, batch: LesionBatch, parts: Parts, x_sub: Image, streams: Sequence[torch.Generator]) -> dict[str, Tensor]:
     """Real windows against windows composed of r̂_0."""
     with torch.no_grad():
         fake = noised(model, batch, parts, x_sub, streams, last=True).x_hat
-    shifts = judging.shifts(streams)
+    shifts = _shifts(streams)
     scores = zip(_scores(model, batch.x, batch, parts, shifts), _scores(model, fake, batch, parts, shifts), strict=True)
     terms = dict(zip(("critic_patch", "critic_whole"), (losses.critic_loss(real, drawn) for real, drawn in scores), strict=True))
     return {**terms, "loss": terms["critic_patch"] + terms["critic_whole"]}
@@ -134,7 +141,7 @@ def sharp_terms(model: PathoSyn, batch: LesionBatch, parts: Parts, x_sub: Image,
         terms["patches"] = texture.distance(drawn.x_hat * parts.known, x, places, texture.around(x, parts.S), filters)
         loss = loss + lam.patches * terms["patches"]
     if lam.adversary:
-        patch, whole = _scores(model, drawn.x_hat, batch, parts, judging.shifts(streams))
+        patch, whole = _scores(model, drawn.x_hat, batch, parts, _shifts(streams))
         terms["adversary"] = -losses.mean_or_0(patch) - whole.mean()
         loss = loss + lam.adversary * terms["adversary"]
     terms["diff"] = losses.diffusion_loss(drawn.wanted, drawn.output, drawn.where)

@@ -16,9 +16,6 @@ from pathosyn.reuse import going_on
 LENT = ("sub.", "encoder.", "decoder.", "r_scale", "r_max")
 """What one method may lend to another: f_sub with the units of what it leaves, E_r and D_r."""
 
-CODED = ("vaegan", "brain-ldm", "maskdiff-inpaint")
-"""Of these the lent E_r and D_r depend on their own settings; weights of others hold settings of methods that they are not."""
-
 
 def beginning(config: Config, start_from: Path | None) -> Method:
     """Fresh weights, or those of a file under the settings that `going_on` leaves, in training mode. Weights of another method lend what both have (`LENT`),
@@ -50,7 +47,7 @@ def _lent(loaded: Loaded, config: Config) -> Method:
         geometry=theirs.geometry,
         method=replace(config.method, **same),
         networks=replace(config.networks, sub=theirs.networks.sub),
-        compared=theirs.compared if theirs.name in CODED else config.compared,
+        compared=theirs.compared,
     )
     method = build(config)
     mine = method.state_dict()

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pathosyn import decomposition, judging, losses, rng
+from pathosyn import decomposition, losses, rng
 from pathosyn.compared import Compared
 from pathosyn.compared import DifferenceGan as Settings
 from pathosyn.config import Config, Networks, Train, default, paper
@@ -82,6 +82,7 @@ def test_kappa_is_the_most_and_the_support_the_place(method: DifferenceGan, batc
         r = method.synthesize(batch, controls=Controls()).r
         expected = torch.tensor(most).view(1, 2, 1, 1) * batch.D * batch.present[:, :, None, None]
         assert torch.allclose(r, expected, rtol=1e-4) and not r[~inside].any()
+    shouting(method, monkeypatch, 0.0)
     method.r_max.zero_()
     try:
         assert not method.synthesize(batch, controls=Controls()).r.any(), "before it was measured"
@@ -122,6 +123,7 @@ def test_noise_has_a_map_for_each_size_of_cell(method: DifferenceGan, batch_of: 
     noise = method.noise(streams(40), batch_of(40).x)
     assert noise.shape == (40, 6, 32, 32)
     steps = (noise[..., 1:] - noise[..., :-1]).abs().mean(dim=(0, 2, 3))
+    assert float((noise[:, 2:4, :, 1:] - noise[:, 2:4, :, :-1]).abs().max()) < 1.0, "no seams between cells"
     assert (steps[:2] > 1.0).all() and ((steps[2:4] > 0.05) & (steps[2:4] < 0.3)).all() and (steps[4:] < 1e-6).all(), "white, smooth, one number a window"
     assert float(noise[:, 4:, 0, 0].std()) == pytest.approx(1.0, abs=0.25)
 
@@ -148,20 +150,31 @@ def test_warm_up_is_the_l1_to_what_was_there(method: DifferenceGan, batch_of: Ba
 
 def test_the_critic_compares_lesions_with_draws_and_draws_on_healthy_tissue(method: DifferenceGan, batch_of: Batches, monkeypatch: pytest.MonkeyPatch) -> None:
     batch, seen = batch_of(healthy=(False, True, False), present=[[1, 1], [1, 1], [1, 0]]), []
-    monkeypatch.setattr(judging, "shifts", lambda some: torch.zeros(len(some), 2, dtype=torch.long))
+    monkeypatch.setattr(method, "_shifts", lambda some: torch.zeros(len(some), 2, dtype=torch.long))
     assert method.critic is not None
     original = method.critic.forward
     monkeypatch.setattr(method.critic, "forward", lambda *given: (seen.append(given), original(*given))[1])
     terms = method.losses(batch, player="critic", rng=streams())
-    (real, m, S, flags), (fake, m_hat, S_hat, _) = seen  # noqa: N806
+    (fake, m_hat, S_hat, _), (real, m, S, flags) = seen  # noqa: N806
     lesions = [0, 2]
     assert torch.equal(real, batch.x[lesions]) and torch.equal(m, batch.m[lesions]) and torch.equal(S, batch.S[lesions])
     assert torch.equal(m_hat, batch.m) and torch.equal(S_hat, batch.S) and torch.equal(flags[1, :, 0, 0], torch.tensor([1.0, 0.0]))
     outside = (batch.S == 0).expand_as(fake)
     assert torch.equal(fake[outside], batch.x[outside]) and not torch.allclose(fake[~outside], batch.x[~outside], atol=1e-2)
-    scored = zip(original(real, m, S, flags), original(*seen[1]), strict=True)
+    scored = zip(original(real, m, S, flags), original(*seen[0]), strict=True)
     patch, whole = (losses.critic_loss(of_real, of_fake).item() for of_real, of_fake in scored)
     assert [terms[k].item() for k in ("critic_patch", "critic_whole", "loss")] == pytest.approx([patch, whole, patch + whole], rel=1e-5)
+
+
+def test_the_critic_sees_windows_moved_alike(method: DifferenceGan, batch_of: Batches, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By up to seven pixels, another way for each: a dot at a fixed place of the critic's grid gains nothing."""
+    shifts, batch, seen = method._shifts(streams(64)), batch_of(2), []
+    assert shifts.min() == 0 and shifts.max() == 7 and len({tuple(s) for s in shifts.tolist()}) > 20
+    assert method.critic is not None
+    monkeypatch.setattr(method.critic, "forward", lambda *given: seen.append(given))
+    method._scores(batch.x, batch.m, batch.S, torch.ones(2, 2, 1, 1), torch.tensor([[0, 0], [2, 5]]))
+    for field, moved in zip((batch.x, batch.m, batch.S), seen[0], strict=False):
+        assert torch.equal(moved[0], field[0]) and torch.equal(moved[1], field[1].roll((2, 5), dims=(1, 2)))
 
 
 def test_a_batch_of_holes_alone_has_nothing_real_to_show(method: DifferenceGan, batch_of: Batches) -> None:

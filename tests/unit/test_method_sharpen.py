@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pathosyn import judging, losses, rng
+from pathosyn import alg1, losses, rng
 from pathosyn.config import Method, default, paper
 from pathosyn.diffusion import predict_eps, target
 from pathosyn.methods.pathosyn import PathoSyn
@@ -37,7 +37,7 @@ def method(tiny: Tiny) -> PathoSyn:
 def patches(monkeypatch: pytest.MonkeyPatch, method: PathoSyn) -> list[tuple[Tensor, ...]]:
     """What the critic is shown, call by call: x, m, S, flags. Nothing is moved."""
     assert method.critic is not None
-    monkeypatch.setattr(judging, "shifts", lambda streams: torch.zeros(len(streams), 2, dtype=torch.long))
+    monkeypatch.setattr(alg1, "_shifts", lambda streams: torch.zeros(len(streams), 2, dtype=torch.long))
     seen: list[tuple[Tensor, ...]] = []
     original = method.critic.forward
 
@@ -120,7 +120,7 @@ def test_the_critic_sees_the_scan_and_the_drawn_window_moved_alike(method: Patho
     monkeypatch.setattr(method.critic, "forward", lambda *given: (seen.append(given), original(*given))[1])
     batch = batch_of()
     method.losses(batch, player="critic", rng=streams())
-    shifts = judging.shifts([g.manual_seed(i) for i, g in enumerate(streams(64))])
+    shifts = alg1._shifts([g.manual_seed(i) for i, g in enumerate(streams(64))])
     assert shifts.min() == 0 and shifts.max() == 7 and len({tuple(s) for s in shifts.tolist()}) > 20
     moves = []
     for i in range(3):

@@ -22,13 +22,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from pathosyn import decomposition, judging, losses, rng, scale
+from pathosyn import augment, decomposition, losses, rng, scale
 from pathosyn.config import Config
 from pathosyn.errors import refuse
 from pathosyn.framework import Framework, Parts
 from pathosyn.networks import Critic, DeviationNetwork
 from pathosyn.protocol import Stage
-from pathosyn.types import Controls, Image, LesionBatch, Synthesis
+from pathosyn.types import Controls, Image, LesionBatch, Mask, Synthesis
 
 Streams = Sequence[torch.Generator]
 
@@ -107,12 +107,13 @@ class DifferenceGan(Framework):
 
     def _critic_terms(self, batch: LesionBatch, x_sub: Image, parts: Parts, streams: Streams) -> dict[str, Tensor]:
         """Real lesions against drawn ones: at their own places, and on healthy tissue."""
-        assert self.critic is not None
         with torch.no_grad():
             fake = self.composition(batch, x_sub, parts, self.difference(batch, x_sub, parts, self.noise(streams, batch.x)))
-        moves, real = judging.shifts(streams), ~batch.healthy
-        of_real = judging.scores(self.critic, batch.x[real], batch.m[real], parts.S[real], parts.known[real], moves[real.cpu()])
-        of_fake = judging.scores(self.critic, fake, batch.m, parts.S, parts.known, moves)
+        shifts, real = self._shifts(streams), ~batch.healthy
+        of_fake = self._scores(fake, batch.m, parts.S, parts.known, shifts)
+        of_real = [fake.new_zeros(0)] * 2  # nothing real to show where all are holes
+        if bool(real.any()):
+            of_real = list(self._scores(batch.x[real], batch.m[real], parts.S[real], parts.known[real], shifts[real.cpu()]))
         terms = {name: losses.critic_loss(*both) for name, both in zip(("critic_patch", "critic_whole"), zip(of_real, of_fake, strict=True), strict=True)}
         return {**terms, "loss": terms["critic_patch"] + terms["critic_whole"]}
 
@@ -126,9 +127,8 @@ class DifferenceGan(Framework):
         terms = {"pat": losses.masked_mean((drawn - r0).abs(), where), "low": losses.low_pass_loss(drawn, r0, where)}
         if not judged:
             return {**terms, "loss": terms["pat"]}
-        assert self.critic is not None
         x_hat = self.composition(batch, x_sub, parts, drawn)
-        patch, whole = judging.scores(self.critic, x_hat, batch.m, parts.S, parts.known, judging.shifts(streams))
+        patch, whole = self._scores(x_hat, batch.m, parts.S, parts.known, self._shifts(streams))
         terms["adversary"] = -losses.mean_or_0(patch) - whole.mean()
         loss = settings.adversary * terms["adversary"] + settings.anchor * terms["low"]
         # Logged where nothing depends on it, too: a generator that is deaf to its noise is the usual failure.
@@ -136,6 +136,16 @@ class DifferenceGan(Framework):
             other = self.difference(batch, x_sub, parts, self.noise(streams, batch.x))
             terms["spread"] = losses.low_pass_loss(other, drawn, parts.support * parts.known)
         return {**terms, "loss": loss + settings.seek * (settings.apart - terms["spread"]).clamp(min=0.0)}
+
+    def _shifts(self, streams: Streams) -> Tensor:
+        """(B, 2), each 0…7 pixels."""
+        return torch.stack([rng.integers(streams, 0, 7), rng.integers(streams, 0, 7)], dim=1)
+
+    def _scores(self, x: Image, m: Mask, S: Mask, known: Image, shifts: Tensor) -> tuple[Tensor, Tensor]:  # noqa: N803 - the paper's letter
+        """The critic's scores of patches and windows that are moved by `shifts`: its patches lie on a grid, on which dots could be set that suit them."""
+        assert self.critic is not None
+        moved = [augment.rolled(field, shifts) for field in (x * known, m, S)]
+        return self.critic(*moved, known.expand_as(x))
 
     # -- synthesis ------------------------------------------------------------------------------------------------------------------
 
