@@ -73,6 +73,12 @@ def test_an_unbounded_difference_is_refused() -> None:
         build(Config(("t1", "flair"), method=paper(), name="difference-gan"))
 
 
+@pytest.mark.parametrize("cells", [(), (8, 0)])
+def test_noise_without_a_size_is_refused(cells: tuple[int, ...]) -> None:
+    with pytest.raises(InputError, match=r"difference\.cells"):
+        make(cells=cells)
+
+
 def test_kappa_is_the_most_and_the_support_the_place(method: DifferenceGan, batch_of: Batches, monkeypatch: pytest.MonkeyPatch) -> None:
     """±κ in units of r_0's RMS where the generator shouts, nearly its word where it whispers, and 0 beyond the support."""
     batch = batch_of(present=[[1, 1], [1, 0], [1, 1]])
@@ -169,7 +175,7 @@ def test_the_critic_compares_lesions_with_draws_and_draws_on_healthy_tissue(meth
 def test_the_critic_sees_windows_moved_alike(method: DifferenceGan, batch_of: Batches, monkeypatch: pytest.MonkeyPatch) -> None:
     """By up to seven pixels, another way for each: a dot at a fixed place of the critic's grid gains nothing."""
     shifts, batch, seen = method._shifts(streams(64)), batch_of(2), []
-    assert shifts.min() == 0 and shifts.max() == 7 and len({tuple(s) for s in shifts.tolist()}) > 20
+    assert shifts.amin(dim=0).tolist() == [0, 0] and shifts.amax(dim=0).tolist() == [7, 7] and len({tuple(s) for s in shifts.tolist()}) > 20
     assert method.critic is not None
     monkeypatch.setattr(method.critic, "forward", lambda *given: seen.append(given))
     method._scores(batch.x, batch.m, batch.S, torch.ones(2, 2, 1, 1), torch.tensor([[0, 0], [2, 5]]))

@@ -34,16 +34,20 @@ Streams = Sequence[torch.Generator]
 
 
 class DifferenceGan(Framework):
-    """f_sub, the generator and, while it trains, the critic. InputError where the settings leave the difference without a bound."""
+    """f_sub, the generator and, while it trains, the critic. InputError for settings that leave the difference without a bound, or
+    without noise."""
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         if not config.method.clamp_quantile:
             remedy = "add --m.clamp-quantile 0.9999, or use --preset default"
             raise refuse("--m.clamp-quantile", found="0: no bound", expected="a bound for the difference", remedy=remedy)
-        contrasts = len(config.contrasts)
+        contrasts, cells = len(config.contrasts), config.compared.difference.cells
+        if not cells or min(cells) < 1:
+            found = " ".join(map(str, cells)) or "no size"
+            raise refuse("--compared.difference.cells", found=found, expected="sizes in pixels, 1 or more", remedy="give 1 8 32, say")
         # The noise stands where r_t stands for eps_theta.
-        seen = 2 * contrasts + 2 + contrasts * (len(config.compared.difference.cells) - 1)
+        seen = 2 * contrasts + 2 + contrasts * (len(cells) - 1)
         self.generator = DeviationNetwork(contrasts, seen, config.networks.eps, config.networks.blocks)
         self.critic = Critic(contrasts, config.networks.critic)
 
