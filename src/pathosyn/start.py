@@ -11,7 +11,7 @@ from pathosyn.checkpoint import Loaded, load
 from pathosyn.config import Config
 from pathosyn.methods import build
 from pathosyn.protocol import Method
-from pathosyn.reuse import going_on
+from pathosyn.reuse import going_on, kept
 
 LENT = ("sub.", "encoder.", "decoder.", "r_scale", "r_max")
 """What one method may lend to another: f_sub with the units of what it leaves, E_r and D_r."""
@@ -47,11 +47,15 @@ def _lent(loaded: Loaded, config: Config) -> Method:
         geometry=theirs.geometry,
         method=replace(config.method, **same),
         networks=replace(config.networks, sub=theirs.networks.sub),
-        compared=theirs.compared,
+        compared=kept(theirs.compared, config.compared),
     )
     method = build(config)
-    mine = method.state_dict()
-    method.load_state_dict({name: value for name, value in loaded.any_method.state_dict().items() if name.startswith(LENT) and name in mine}, strict=False)
+    mine, given = method.state_dict(), loaded.any_method.state_dict()
+    for part in LENT:
+        here, there = ({name: value for name, value in state.items() if name.startswith(part)} for state in (mine, given))
+        # A part of the same name that is built otherwise is another thing.
+        if {name: value.shape for name, value in here.items()} == {name: value.shape for name, value in there.items()}:
+            method.load_state_dict(there, strict=False)
     return method.train()
 
 
