@@ -112,8 +112,8 @@ def test_a_step_that_is_taken_back_has_the_noise_of_its_start(resampling: MaskDi
         return torch.zeros_like(code)
 
     monkeypatch.setattr(resampling, "estimate", estimate)
-    resampling.paint(batch, torch.zeros(3, 4, 8, 8), keys(batch), resampling.times(3))
-    assert len(shown) == 7 and shown == pytest.approx([1.0] * 7, abs=0.2)
+    resampling.paint(batch, torch.zeros(3, 4, 8, 8), keys(batch), resampling.times(10))
+    assert len(shown) == 28 and shown == pytest.approx([1.0] * 28, abs=0.2)
 
 
 def test_training_shows_what_the_draw_shows(method: MaskDiff, batch_of: Batches, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -161,7 +161,8 @@ def test_stages_are_those_with_a_share(fields: dict[str, float], names: list[str
     [
         ({"widths": (8, 12)}, "widths"),
         ({"denoiser": ()}, "denoiser"),
-        ({"side": 48}, "side"),
+        ({"side": 48, "widths": (8, 8), "denoiser": (8, 8)}, "side"),
+        ({"side": 96, "widths": (8, 8, 8, 8), "denoiser": (8, 8, 8)}, "side"),
         ({"empty": 1.5}, "empty"),
         ({"air": -1.0}, "air"),
         ({"autoencoder_share": float("nan")}, "autoencoder-share"),
