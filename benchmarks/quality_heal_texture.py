@@ -26,7 +26,8 @@ from pathosyn.data.inpaint import inpaint
 from pathosyn.data.slices import Slices
 from pathosyn.decomposition import heal
 from pathosyn.evaluate import features, realism
-from pathosyn.monitor import holes, psnr_inside
+from pathosyn.losses import psnr_inside
+from pathosyn.monitor import holes
 from pathosyn.types import LesionBatch
 
 

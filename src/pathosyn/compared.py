@@ -32,6 +32,46 @@ class Latent:
 
     side: int = 256
     """Whole slices are padded to so many pixels square, a multiple of 32."""
+    widths: tuple[int, ...] = (24, 48, 64)
+    """Of encoder and decoder at 1/2, 1/4 … of the slice's resolution; the last is the code's grid, 32 × 32 for a slice of 256."""
+    blocks: int = 1
+    """Residual blocks a level, in encoder, decoder and denoiser."""
+    code: int = 4
+    """Channels of the code, one number for 48 of the slice (three contrasts). The sources have 3 and 4."""
+    denoiser: tuple[int, ...] = (32, 64, 96)
+    """Widths of the network that diffuses the code, one a resolution level, attention at the last."""
+    critic: tuple[int, int, int] = (16, 32, 64)
+    """Widths of the critic of patches; it is not shipped with the weights."""
+    kl: float = 1e-3
+    """λ of the code's KL divergence from unit normals, a mean over its numbers: enough to keep it bounded. The sources have 1e-6 times its sum."""
+    detail: float = 0.5
+    """λ of the L1 between the local roughness of slice and reconstruction, in place of the sources' perceptual loss, whose network was trained on photographs
+    and is not ours to ship."""
+    adversary: float = 0.01
+    """λ of the critic's word; 0: no critic."""
+    air: float = 0.1
+    """Weight of a pixel outside the head, where a slice is constant, beside 1 inside: three quarters of a slice would otherwise teach nothing."""
+    autoencoder_share: float = 0.6
+    """Share of the steps that go to the autoencoder; 0 with weights that lend theirs (`--from`)."""
+    adversary_share: float = 0.3
+    """Share of the autoencoder's steps in which the critic has a word."""
+    prediction: Literal["eps", "v"] = "v"
+    """What the denoiser puts out. v, with zero terminal SNR: eps starts a draw from noise that the training never showed, and the brightness of a whole slice
+    comes out wrong (Lin et al. 2024). The sources have eps."""
+    steps: int = 50
+    """Calls of DDIM, the paper's."""
+    empty: float = 0.25
+    """Brain-LDM: share of slices without lesion, and so with an empty mask, in the diffusion's training."""
+    background: float = 0.1
+    """MaskDiff-Inpaint: weight of a cell of the background in the diffusion loss, beside 1 in the foreground."""
+    resample: int = 0
+    """MaskDiff-Inpaint: how often each step of a draw is taken back and done anew (RePaint's jumps, of one step)."""
+    paste: bool = True
+    """MaskDiff-Inpaint: outside the support the given slice itself, as for all other methods. False: the decoded slice everywhere."""
+
+
+LATENT_FREE = ("kl", "detail", "adversary", "air", "autoencoder_share", "adversary_share", "steps", "empty", "background", "resample", "paste")
+"""What may change between a training and one that starts from its weights: how to train and to draw, not what a code means."""
 
 
 @dataclass(frozen=True)

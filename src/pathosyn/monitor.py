@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from pathosyn import figures, rng
 from pathosyn.decomposition import heal
 from pathosyn.framework import Framework
+from pathosyn.losses import psnr_inside
 from pathosyn.types import Controls, LesionBatch
 
 if TYPE_CHECKING:
@@ -66,22 +66,6 @@ def holes(slices: Slices, count: int, *, batch_pixels: int = CHUNK) -> Iterator[
             keys = [np.random.default_rng([made + i]) for i in range(min(size, share - start))]
             made += len(keys)
             yield slices.healthy(keys, side)
-
-
-def psnr_inside(estimate: Tensor, truth: Tensor, inside: Tensor) -> list[float]:
-    """Peak signal-to-noise ratio, dB, on `inside` for each sample and contrast that has any. The peak is the range of the truth's window
-    between its 0.5 and 99.5 percentiles."""
-    values = []
-    for b, c in np.ndindex(*truth.shape[:2]):
-        where = inside[b, min(c, inside.shape[1] - 1)] > 0
-        if not where.any():
-            continue
-        window = truth[b, c].flatten()
-        peak = torch.quantile(window, 0.995) - torch.quantile(window, 0.005)
-        mse = (estimate[b, c] - truth[b, c])[where].square().mean().clamp(min=1e-12)
-        if peak > 0:
-            values.append(float(10 * torch.log10(peak**2 / mse)))
-    return values
 
 
 @torch.no_grad()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from pathosyn.compared import LATENT_FREE, Compared
 from pathosyn.config import Config, Method
 
 FREE = (
@@ -44,7 +45,13 @@ def going_on(trained: Config, asked: Config) -> Config:
         method, coarse = replace(method, coarse=trained.method.coarse), trained.networks.coarse
     if trained.method.space == "latent":  # E_r and D_r, which stay, are shown it
         method = replace(method, context=trained.method.context)
-    return replace(trained, method=method, networks=replace(trained.networks, critic=asked.networks.critic, coarse=coarse), train=asked.train)
+    networks = replace(trained.networks, critic=asked.networks.critic, coarse=coarse)
+    return replace(trained, method=method, networks=networks, train=asked.train, compared=kept(trained.compared, asked.compared))
+
+
+def kept(trained: Compared, asked: Compared) -> Compared:
+    """The settings of the compared methods under which weights were trained, but for what is free."""
+    return replace(trained, latent=replace(trained.latent, **{name: getattr(asked.latent, name) for name in LATENT_FREE}))
 
 
 def chosen(method: Method, text: str) -> Method:

@@ -12,7 +12,7 @@ from pathosyn.config import Config
 from pathosyn.errors import InputError, refuse
 from pathosyn.methods import build
 from pathosyn.protocol import Method
-from pathosyn.reuse import going_on
+from pathosyn.reuse import going_on, kept
 
 LENT = ("sub.", "encoder.", "decoder.", "r_scale", "r_max")
 """What one method may lend to another: f_sub with the units of what it leaves, E_r and D_r."""
@@ -55,11 +55,15 @@ def _lent(loaded: Loaded, config: Config) -> Method:
         geometry=theirs.geometry,
         method=replace(config.method, **same),
         networks=replace(config.networks, sub=theirs.networks.sub),
-        compared=theirs.compared if _holds(known, "encoder") else config.compared,
+        compared=kept(theirs.compared, config.compared) if _holds(known, "encoder") else config.compared,
     )
     method = build(config)
     mine = method.state_dict()
-    method.load_state_dict({name: value for name, value in known.items() if name.startswith(LENT) and name in mine}, strict=False)
+    for part in LENT:
+        here, there = ({name: value for name, value in state.items() if name.startswith(part)} for state in (mine, known))
+        # A part of the same name that is built otherwise is another thing.
+        if {name: value.shape for name, value in here.items()} == {name: value.shape for name, value in there.items()}:
+            method.load_state_dict(there, strict=False)
     return method.train()
 
 

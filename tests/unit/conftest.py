@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pathosyn.compared import Compared, Latent
 from pathosyn.config import Config, Method, Networks, default, paper
 
 if TYPE_CHECKING:
+    from pathosyn.latents import LatentMethod
     from pathosyn.methods.pathosyn import PathoSyn
     from pathosyn.types import LesionBatch
 
@@ -37,6 +39,30 @@ def _make(method: Method, **fields: object) -> PathoSyn:
 def make_method() -> Callable[..., PathoSyn]:
     """(preset, **fields of it) → a tiny method; layers that start at 0 are given weights, so that every input counts."""
     return _make
+
+
+def _make_latent(name: str, **fields: object) -> LatentMethod:
+    import torch
+
+    from pathosyn.latents import LatentMethod
+    from pathosyn.methods import build
+
+    torch.manual_seed(0)
+    latent = replace(Latent(side=SIDE, widths=(8, 16), denoiser=(8, 16), critic=(8, 8, 8), steps=3), **fields)  # type: ignore[arg-type]
+    built = build(Config(contrasts=("t1", "flair"), name=name, compared=Compared(latent=latent)))
+    assert isinstance(built, LatentMethod)
+    for parameter in built.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.05)
+    built.code_mean.copy_(torch.tensor([0.5, -0.2, 0.0, 0.1]))
+    built.code_std.copy_(torch.tensor([0.5, 2.0, 1.0, 0.1]))
+    return built
+
+
+@pytest.fixture(scope="session")
+def make_latent() -> Callable[..., LatentMethod]:
+    """("brain-ldm" or "maskdiff-inpaint", **fields of `Latent`) → a tiny one for slices of 32 px, a code of 4 × 8 × 8 in units of its own; no layer is 0."""
+    return _make_latent
 
 
 @pytest.fixture(scope="session")

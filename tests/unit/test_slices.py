@@ -326,3 +326,14 @@ def test_a_contrast_that_nobody_here_has(tiny_cohort: Path, tmp_path: Path) -> N
     with pytest.raises(InputError, match="no subject of validation with t1ce"):
         Slices(tmp_path / "s.h5", "validation")
     assert Slices(tmp_path / "s.h5", "validation", contrasts=("flair",)).contrasts == ("flair",)
+
+
+def test_the_slice_of_a_hole_is_centred_as_whole_slices_are(roomy: Slices) -> None:
+    """Else a method of whole slices would see heads with a lesion in one place and heads without one in another."""
+    side = 160
+    batch = roomy.whole(side).healthy([np.random.default_rng(i) for i in range(4)], side)
+    for b in range(4):
+        number = roomy.subjects.index(batch.subject[b])
+        plane, _ = roomy.plane(number, batch.z[b])
+        top, left = ((plane.shape[axis] - side) // 2 for axis in (1, 2))
+        assert np.array_equal(batch.x[b, :, -top : plane.shape[1] - top, -left : plane.shape[2] - left].numpy(), plane)

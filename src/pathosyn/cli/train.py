@@ -74,8 +74,8 @@ class TrainVerb:
         """Flags that were set and that --from overrides."""
         if not self.start_from or (trained := _trained(self.start_from)) is None or trained.name != self.method_name:
             return []
-        kept = going_on(trained, dataclasses.replace(trained, method=self.m, networks=self.networks))
-        groups = (("m", self.m, kept.method), ("networks", self.networks, kept.networks))
+        kept = going_on(trained, dataclasses.replace(trained, method=self.m, networks=self.networks, compared=self.compared))
+        groups = (("m", self.m, kept.method), ("networks", self.networks, kept.networks), ("compared.latent", self.compared.latent, kept.compared.latent))
         lost = [f"{name}.{f.name}" for name, asked, used in groups for f in dataclasses.fields(asked) if getattr(asked, f.name) != getattr(used, f.name)]
         if self.contrasts and self.contrasts != trained.contrasts:
             lost.append("contrasts")
@@ -102,16 +102,17 @@ def parse(arguments: list[str]) -> TrainVerb:
     first.add_argument("--from", dest="start_from", type=Path)
     early, _ = first.parse_known_args(arguments)
     networks, train = scaled(early.scale) if early.scale in ("tiny", "small", "full") else scaled("small")
-    method = paper() if early.preset == "paper" else default()
+    method, compared = paper() if early.preset == "paper" else default(), Compared()
     if early.start_from and (trained := _trained(early.start_from)):
-        networks = dataclasses.replace(networks, sub=trained.networks.sub)  # another method's weights lend f_sub
+        # another method's weights lend f_sub or an autoencoder
+        networks, compared = dataclasses.replace(networks, sub=trained.networks.sub), trained.compared
         if trained.name == early.method:
             method, networks = trained.method, trained.networks
     return tyro.cli(
         TrainVerb,
         args=arguments,
         prog="pathosyn train",
-        default=TrainVerb(data=tyro.MISSING, run_folder=tyro.MISSING, train=train, m=method, networks=networks),
+        default=TrainVerb(data=tyro.MISSING, run_folder=tyro.MISSING, train=train, m=method, networks=networks, compared=compared),
     )
 
 

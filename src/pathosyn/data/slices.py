@@ -100,6 +100,7 @@ class Slices:
             )
         self._list(np.concatenate(rows))
         self._slice_ends = np.cumsum(self.depth)
+        self._frames = [(origin[1:], full) for origin, full in zip(self._origin, self.full, strict=True)]
 
     def _list(self, windows: np.ndarray) -> None:
         self.windows = windows
@@ -173,13 +174,16 @@ class Slices:
         return copied
 
     def whole(self, side: int) -> Slices:
-        """The same subjects with one window a slice that has a lesion: all of the slice, centred in `side` pixels square. InputError for a larger head."""
-        largest = max((max(self._subject(n).planes[0].shape[-2:]) for n in range(len(self.subjects))), default=0)
+        """The same subjects with one window a slice that has a lesion: all of the slice, centred in `side` pixels square, and so are
+        the slices of its holes. InputError for a larger head."""
+        shapes = [self._subject(n).planes[0].shape[-2:] for n in range(len(self.subjects))]
+        largest = max((max(shape) for shape in shapes), default=0)
         if largest > side:
             remedy = f"give a multiple of 32 of at least {largest}"
             raise refuse(self.path, found=f"slices of {largest} pixels", expected=f"at most {side}, the method's side", remedy=remedy)
         copied = copy.copy(self)
-        copied._list(whole_slices(self.windows, [self._subject(n).planes[0].shape[-2:] for n in range(len(self.subjects))], side))
+        copied._list(whole_slices(self.windows, shapes, side))
+        copied._frames = [((0, 0), shape) for shape in shapes]  # a hole's slice is centred as a lesion's is
         return copied
 
     def plane(self, number: int, z: int) -> tuple[np.ndarray, np.ndarray]:
@@ -218,8 +222,8 @@ class Slices:
                 number = int(np.searchsorted(self._slice_ends, flat, side="right"))
                 z = flat - (int(self._slice_ends[number - 1]) if number else 0)
                 head, own = self.head_and_own(number, z)
-                where = self._origin[number][1:], self.full[number]
-                found = holes.spot(rng, blend > 0, head, own, centre=centre, side=side, origin=where[0], full=where[1], lonely=attempt < 2)
+                origin, full = self._frames[number]
+                found = holes.spot(rng, blend > 0, head, own, centre=centre, side=side, origin=origin, full=full, lonely=attempt < 2)
                 if found is not None:
                     return self._covered(number, Window(z, *found[:2], side), found[2:], m, blend)
         raise refuse(
