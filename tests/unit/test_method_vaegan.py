@@ -246,13 +246,13 @@ def test_it_learns_three_windows(batch_of: Batches) -> None:
     method = made(random=False)
     optimizer = torch.optim.Adam([*method.encoder.parameters(), *method.decoder.parameters()], lr=8e-3)
     rec = []
-    for step in range(80):
+    for step in range(75):
         optimizer.zero_grad()
         terms = method.losses(batch, player="vae", rng=[rng.generator(step, i) for i in range(3)])
         terms["loss"].backward()
         optimizer.step()
         rec.append(float(terms["rec"]))
-    assert rec[0] == pytest.approx(float(losses.masked_mean(waves**2, batch.D))) and sum(rec[-10:]) / 10 < 0.25 * rec[0]
+    assert rec[0] == pytest.approx(float(losses.masked_mean(waves**2, batch.D))) and sum(rec[-10:]) / 10 < 0.4 * rec[0]
     assert float(terms["kl"]) > 0.5, "and the code is used"
 
 
