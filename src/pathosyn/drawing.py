@@ -12,6 +12,7 @@ from torch import Tensor
 from pathosyn import rng
 from pathosyn.checkpoint import Loaded
 from pathosyn.controls import CONTROLS, NEEDS_DONOR, closest
+from pathosyn.conventional import augmented
 from pathosyn.data.slices import Slices
 from pathosyn.data.tissue import on_tissue, solid
 from pathosyn.data.windows import Window, cut, paste
@@ -23,6 +24,8 @@ from pathosyn.types import Controls, Image, LesionBatch, Mask, Synthesis
 
 LEAST = 24
 """Lesion pixels that a donor must have: a window may show a lesion's rim alone."""
+SIDES = 32
+"""Whole slices are padded to a multiple of it."""
 DONORS = 8
 """Real lesions of other subjects that are looked at for the one whose mask fits best."""
 
@@ -49,6 +52,8 @@ def drawer(method: str, loaded: Loaded, slices: Slices, training: Slices | None,
     if method in CONTROLS:
         donors = Donors(training) if method in NEEDS_DONOR and training is not None else None
         return lambda scene, controls: _controlled(method, loaded, scene, slices, donors, controls)
+    if method == "conventional":
+        return lambda scene, controls: _augmented(scene, slices, controls)
     if loaded.any_method.whole:
         return lambda scene, controls: _on_wholes(loaded, scene, slices, controls, steps)
     return lambda scene, controls: _on_windows(loaded, scene, slices, controls, steps)
@@ -84,6 +89,14 @@ def _on_wholes(loaded: Loaded, scene: Scene, slices: Slices, controls: Controls,
         planes.append(plane)
     x_hat, x_sub, m, blend = (torch.from_numpy(np.stack(found)) for found in parts)
     return Drawn(x_hat, x_sub, m, blend, scene.windows, [""] * len(batch), planes)
+
+
+def _augmented(scene: Scene, slices: Slices, controls: Controls) -> Drawn:
+    """Real slices with all their lesions, turned and brightened; the window is the whole slice."""
+    largest = max(max(slices.plane(number, 0)[1].shape) for number in range(len(slices.subjects)))
+    batch, places = whole(scene, slices, -(-largest // SIDES) * SIDES)
+    x, m, S = augmented(batch, seed=controls.seed)  # noqa: N806 - the paper's letter
+    return Drawn(x, x, m, S, places, list(batch.subject), [None] * len(batch))
 
 
 def _controlled(method: str, loaded: Loaded, scene: Scene, slices: Slices, donors: Donors | None, controls: Controls) -> Drawn:

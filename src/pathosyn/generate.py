@@ -35,7 +35,7 @@ from pathosyn.writing import refuse_unwritable
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-METHODS = (*GENERATIVE, *CONTROLS, "none")
+METHODS = (*GENERATIVE, *CONTROLS, "conventional", "none")
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,8 @@ def generate(
     slices = Slices(data, partition, contrasts=loaded.config.contrasts, every=False)
     _refuse_seen(slices, loaded, purpose)
     rows = scenes.chosen(slices, per_subject) if method != "none" else np.empty(0, int)
+    if method == "conventional":  # which changes whole slices: one for each
+        rows = rows[np.unique(slices.windows[["subject", "z"]][rows], return_index=True)[1]]
     if not len(rows) and method != "none":
         raise refuse(data, found=f"no lesion in the {partition} subjects", expected="lesion windows to draw on", remedy="prepare data with masks there")
     origin = Origin(slices.contrasts, fingerprint(slices), method, purpose, partition, loaded.sha256, seed)
@@ -185,7 +187,7 @@ def _rows(job: _Job, scene: scenes.Scene, drawn: Drawn, replicate: int, seed: in
             "weights": job.loaded.sha256[:12],
             "severity": asked.severity,
             "donor": "" if donor == scene.batch.subject[b] else donor,
-            "mask": "donor" if donor not in ("", scene.batch.subject[b]) else mask.how,
+            "mask": "augmented" if asked.method == "conventional" else "donor" if donor not in ("", scene.batch.subject[b]) else mask.how,
             "mask_subject": donor or mask.subject,
             "mask_z": mask.z,
             "labels": job.labels.get(donor, ""),
@@ -223,7 +225,7 @@ def _announce(job: _Job, windows: int, *, show: bool) -> None:
 
 
 def _refuse(asked: Request) -> None:
-    if not asked.wish.plain and asked.method in CONTROLS:
+    if not asked.wish.plain and asked.method in (*CONTROLS, "conventional"):
         found, remedy = f"{asked.method} with other masks than the scan's own", "leave --masks, --shift-mm and --extent-mm out"
         raise refuse("--method", found=found, expected="a method that draws lesions", remedy=remedy)
     if asked.wish.masks == "own" and asked.wish.anatomy != "own":

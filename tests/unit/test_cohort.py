@@ -372,3 +372,63 @@ def test_wishes_that_cannot_be_are_told(wish: Wish, method: str, told: str, data
     with pytest.raises(InputError, match=told):
         run(data, tmp_path / "set", loaded, method=method, per_subject=1, wish=wish, progress=False)
     assert not list(tmp_path.iterdir())
+
+
+# -- conventional, and out ----------------------------------------------------------------------------------------------------------------
+
+
+def test_conventional_augmentation_is_one_slice_each(data: Path, loaded: Loaded, tmp_path: Path) -> None:
+    pytest.importorskip("monai")
+    slices = Slices(data, "validation", contrasts=("t1", "flair"))
+    found = SyntheticSet(draw(data, tmp_path / "set", loaded, method="conventional"))
+    keys = list(zip(found.rows["subject"], found.rows["z"], found.rows["replicate"], strict=True))
+    assert len(set(keys)) == len(keys) > 4 and set(found.rows["mask"]) == {"augmented"} and set(found.rows["donor"]) == {""}
+    for row, window in found.windows():
+        plane, _ = slices.plane(slices.subjects.index(row["subject"]), int(row["z"]))
+        assert window["x_hat"].shape[-1] % 32 == 0 and window["x_hat"].shape[-1] >= max(plane.shape[1:])
+        assert set(np.unique(window["m"])) <= {0.0, 1.0} and not np.allclose(window["x_hat"], window["x_hat"].mean())
+    first, second = (found.rows["replicate"] == replicate for replicate in (0, 1))
+    shapes = [window["m"] for _, window in found.windows()]
+    assert any(not np.array_equal(shapes[a], shapes[b]) for a, b in zip(np.flatnonzero(first), np.flatnonzero(second), strict=True))
+
+
+def pictures_of(data: Path, folder: Path) -> list[tuple[Any, Any]]:
+    from pathosyn.export.slices import Source, drawn_cases, file_names, pictures
+
+    drawn = SyntheticSet(folder)
+    source = Source(Slices(data, drawn.origin.partition, contrasts=drawn.origin.contrasts), drawn, "x")
+    cases = drawn_cases(source, file_names(source.slices.subjects))
+    assert len({case.name for case in cases}) == len(cases)
+    return list(pictures(source, cases, drawn.origin.contrasts))
+
+
+def test_a_slice_drawn_whole_leaves_with_all_its_lesions(data: Path, painted: Loaded, tmp_path: Path) -> None:
+    found = pictures_of(data, draw(data, tmp_path / "set", painted, method="brain-ldm"))
+    assert len(found) >= 8
+    for case, picture in found:
+        lesion = case.source.lesion(case.number, case.z)
+        assert np.array_equal(picture.label, lesion) and (picture.image[:, lesion] >= 9.0).all() and lesion.any()
+
+
+def test_a_slice_with_a_sampled_mask_leaves_with_that_lesion_alone(data: Path, loaded: Loaded, tmp_path: Path) -> None:
+    wish = Wish(masks="sampled")
+    folder = run(data, tmp_path / "set", loaded, per_subject=3, per_lesion=2, wish=wish, progress=False)
+    by_row = {str(row["plane"]): mask for row, _, mask in masks_on(SyntheticSet(folder))}
+    found = pictures_of(data, folder)
+    assert len(found) == len(by_row)
+    for case, picture in found:
+        assert np.array_equal(picture.label, by_row[str(case.rows["plane"].iloc[0])])
+        assert not (picture.label & case.source.lesion(case.number, case.z)).any()
+        assert case.sources >= {case.subject, *case.rows["mask_subject"]}
+
+
+def test_an_augmented_slice_leaves_with_its_own_mask(data: Path, loaded: Loaded, tmp_path: Path) -> None:
+    pytest.importorskip("monai")
+    folder = draw(data, tmp_path / "set", loaded, method="conventional")
+    masks = {}
+    for row, window in SyntheticSet(folder).windows():
+        plane = np.zeros(Slices(data, "validation").plane(Slices(data, "validation").subjects.index(row["subject"]), int(row["z"]))[1].shape, bool)
+        paste(plane, window["m"] > 0, Window(0, int(row["y"]), int(row["x"]), int(row["side"])), np.ones(window["m"].shape, bool))
+        masks[row["subject"], int(row["z"]), int(row["replicate"])] = plane
+    for case, picture in pictures_of(data, folder):
+        assert np.array_equal(picture.label, masks[case.subject, case.z, case.replicate])

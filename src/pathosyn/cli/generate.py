@@ -25,7 +25,7 @@ class GenerateVerb:
     """Weight file or name; the shipped weights if not given."""
     method: str = "pathosyn"
     """Whose weights these are: pathosyn, vaegan, brain-ldm, maskdiff-inpaint, meta-auto or difference-gan; or a control: real, substrate, blurred, gaussian,
-    permuted, copy-paste; or none, an empty set."""
+    permuted, copy-paste; or conventional (flips, turns, brightness …), or none, an empty set."""
     purpose: Literal["train", "evaluate"] = "evaluate"
     """train: from training subjects only. evaluate: from validation or test subjects only."""
     partition: Literal["train", "validation", "test"] | None = None
