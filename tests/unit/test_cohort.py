@@ -404,10 +404,10 @@ def pictures_of(data: Path, folder: Path) -> list[tuple[Any, Any]]:
 
 def test_a_slice_drawn_whole_leaves_with_all_its_lesions(data: Path, painted: Loaded, tmp_path: Path) -> None:
     found = pictures_of(data, draw(data, tmp_path / "set", painted, method="brain-ldm"))
-    assert len(found) >= 8
+    assert len(found) >= 8 and any(picture.label.any() for _, picture in found)
     for case, picture in found:
         lesion = case.source.lesion(case.number, case.z)
-        assert np.array_equal(picture.label, lesion) and (picture.image[:, lesion] >= 9.0).all() and lesion.any()
+        assert np.array_equal(picture.label, lesion) and (picture.image[:, lesion] >= 9.0).all()
 
 
 def test_a_slice_with_a_sampled_mask_leaves_with_that_lesion_alone(data: Path, loaded: Loaded, tmp_path: Path) -> None:
