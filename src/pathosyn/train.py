@@ -78,6 +78,8 @@ def fit(data: str | Path, run: str | Path, config: Config, *, start_from: str | 
     refuse_unwritable(run, "--run")
     method = beginning(config, start_from)
     train = feed.training_slices(data, method.config)
+    held_out = feed.validation_slices(data, method.config)
+    seen, held_out = feed.seen_by(method, train), feed.seen_by(method, held_out) if held_out else None
     fabric = fabric_for(config.train, device)
     settings = replace(config.train, precision=precision(config.train, fabric.device.type))
     method.config = config = replace(method.config, train=settings)
@@ -90,8 +92,6 @@ def fit(data: str | Path, run: str | Path, config: Config, *, start_from: str | 
     fabric.barrier()  # every process has cut metrics.csv before one writes to it
     done = state["step"] if state else 0
     with track(config.train.steps, "train", "steps", done=done, show=progress and fabric.is_global_zero) as bar:
-        seen, held_out = feed.seen_by(method, train), feed.validation_slices(data, config)
-        held_out = feed.seen_by(method, held_out) if held_out else None
         session = Session(fabric, method.to(fabric.device), seen, held_out, folder, parent, population(train), bar)
         _run_stages(session, state)
     if fabric.is_global_zero:

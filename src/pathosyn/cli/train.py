@@ -67,7 +67,8 @@ class TrainVerb:
         except OSError as error:
             error.filename = error.filename or str(self.run_folder)  # a write knows no name
             raise
-        print(f"weights: {weights}\nnext: pathosyn insert SUBJECT_DIR --out DIR --weights {weights}")
+        draws = f"generate --data {self.data} --method {self.method_name} --out DIR" if self.method_name != "pathosyn" else "insert SUBJECT_DIR --out DIR"
+        print(f"weights: {weights}\nnext: pathosyn {draws} --weights {weights}")
         return 0
 
     def ignored(self) -> list[str]:
