@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -47,35 +48,51 @@ class Drawn:
 Drawer = Callable[[Scene, Controls], Drawn]
 
 
-def drawer(method: str, loaded: Loaded, slices: Slices, training: Slices | None, steps: int | None) -> Drawer:
-    """The function that draws `method` on scenes of `slices`. `training`: whose lesions the controls lend."""
+def drawer(method: str, loaded: Loaded, slices: Slices, training: Slices | None, steps: int | None, *, reconstruct: bool = False) -> Drawer:
+    """The function that draws `method` on scenes of `slices`. `training`: whose lesions the controls lend. `reconstruct`: the given windows through the
+    method's own code and back, instead of a draw."""
+    made = partial(_reconstructed, loaded) if reconstruct else partial(_synthesized, loaded, steps=steps)
     if method in CONTROLS:
         donors = Donors(training) if method in NEEDS_DONOR and training is not None else None
         return lambda scene, controls: _controlled(method, loaded, scene, slices, donors, controls)
     if method == "conventional":
         return lambda scene, controls: _augmented(scene, slices, controls)
     if loaded.any_method.whole:
-        return lambda scene, controls: _on_wholes(loaded, scene, slices, controls, steps)
-    return lambda scene, controls: _on_windows(loaded, scene, slices, controls, steps)
+        return lambda scene, controls: _on_wholes(loaded, scene, slices, made, controls)
+    return lambda scene, controls: _on_windows(loaded, scene, slices, made(scene.batch, controls))
 
 
-def _synthesized(loaded: Loaded, batch: LesionBatch, controls: Controls, steps: int | None) -> Synthesis:
+def _synthesized(loaded: Loaded, batch: LesionBatch, controls: Controls, *, steps: int | None) -> Synthesis:
     device = next(loaded.any_method.parameters()).device
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16_pays(device.type)):
         made = loaded.any_method.synthesize(batch.to(device), controls=controls, steps=steps)
+    return _brought(made)
+
+
+def _reconstructed(loaded: Loaded, batch: LesionBatch, controls: Controls) -> Synthesis:
+    device = next(loaded.any_method.parameters()).device
+    with torch.inference_mode():
+        made = loaded.any_method.reconstruct(batch.to(device))
+    if isinstance(made, Synthesis):
+        return _brought(made)
+    made = made.float().cpu()
+    return Synthesis(made, made, torch.zeros_like(made), batch.S, batch.m, [controls.seed] * len(batch))
+
+
+def _brought(made: Synthesis) -> Synthesis:
+    """To the CPU, in 32 bit."""
     return Synthesis(made.x_hat.float().cpu(), made.x_sub.float().cpu(), made.r.float().cpu(), made.S.float().cpu(), made.m.float().cpu(), made.seeds)
 
 
-def _on_windows(loaded: Loaded, scene: Scene, slices: Slices, controls: Controls, steps: int | None) -> Drawn:
-    made = _synthesized(loaded, scene.batch, controls, steps)
+def _on_windows(loaded: Loaded, scene: Scene, slices: Slices, made: Synthesis) -> Drawn:
     x_hat = stopped_at_fluid(loaded, scene.batch, made.x_hat, made.m)
     return _finished(scene, slices, x_hat, made.x_sub, made.m, made.S, [""] * len(scene.batch))
 
 
-def _on_wholes(loaded: Loaded, scene: Scene, slices: Slices, controls: Controls, steps: int | None) -> Drawn:
+def _on_wholes(loaded: Loaded, scene: Scene, slices: Slices, draw: Callable[[LesionBatch, Controls], Synthesis], controls: Controls) -> Drawn:
     """Whole slices are drawn, and the scene's windows cut out of them."""
     batch, places = whole(scene, slices, loaded.any_method.whole)
-    made = _synthesized(loaded, batch, controls, steps)
+    made = draw(batch, controls)
     known = batch.present[:, :, None, None].to(made.x_hat.dtype)
     fields = [field.numpy() for field in (made.x_hat * known, made.x_sub * known, made.m, made.S)]
     parts: list[list[np.ndarray]] = [[] for _ in fields]

@@ -51,6 +51,7 @@ class Request:
     steps: int | None = None
     severity: float = 1.0
     wish: Wish = field(default_factory=Wish)
+    reconstruct: bool = False
 
 
 def generate(
@@ -67,6 +68,7 @@ def generate(
     steps: int | None = None,
     severity: float = 1.0,
     wish: Wish | None = None,
+    reconstruct: bool = False,
     device: str = "cpu",
     devices: int = 1,
     nodes: int = 1,
@@ -75,6 +77,7 @@ def generate(
 ) -> Path:
     """Draw `per_lesion` times on each lesion window of `partition` (at most `per_subject` windows of a subject, evenly spread; 0: all).
 
+    `reconstruct`: the given windows through the method's own code and back, instead of a draw.
     `wish`: which masks, on whose anatomy; the scan's own on its own, if not given.
     `weights` draw the lesion where `method` is theirs; for a control they give the substrate. Donors of the controls come from the training subjects.
     `devices` on each of `nodes`: processes that share the work (Fabric); `backend` as in `load`. The same call again goes on after an interruption.
@@ -82,7 +85,7 @@ def generate(
     InputError: an unknown method, or not that of the weights, a purpose that does not fit the partition, data without these subjects, weights that learned
     from them, no room on the disk."""
     data, out = Path(data), Path(out)
-    asked = Request(method, purpose, partition, per_lesion, per_subject, seed, steps, severity, wish or Wish())
+    asked = Request(method, purpose, partition, per_lesion, per_subject, seed, steps, severity, wish or Wish(), reconstruct)
     _refuse(asked)
     refuse_unwritable(out, "--out")
     fabric = fabric_for(replace(Train(), devices=devices, nodes=nodes), device) if devices * nodes > 1 or device not in ("cpu",) else None
@@ -103,7 +106,7 @@ def generate(
     writer = Writer(out, origin, {**vars(asked), "batch_pixels": scenes.BATCH_PIXELS, "pathosyn": package_version(), "backend": loaded.backend})
     placer = None if asked.wish.plain else Placer(asked.wish, slices, training, healer(loaded))
     lent = scenes.labels(slices) | (scenes.labels(training) if training else {})
-    job = _Job(asked, loaded, slices, placer, drawer(method, loaded, slices, training, steps), writer, work, lent)
+    job = _Job(asked, loaded, slices, placer, drawer(method, loaded, slices, training, steps, reconstruct=reconstruct), writer, work, lent)
     return _run(job, fabric, show=progress)
 
 

@@ -54,6 +54,8 @@ class GenerateVerb:
     """Machines that share it."""
     backend: Literal["torch", "onnxruntime"] = "torch"
     """What runs the networks. onnxruntime: faster on a CPU, after a few seconds for translating them; pip install 'pathosyn[onnxruntime]'"""
+    reconstruct: bool = False
+    """The given scans through the method's own code and back, instead of a draw: what its code can hold. Not of methods without a code."""
     export: Literal["nnunet", "bids", "png"] | None = None
     """Write the set in this layout, too, beside it (`pathosyn export` has more flags)."""
     threads: int = 0
@@ -81,6 +83,7 @@ class GenerateVerb:
             seed=self.seed,
             steps=self.steps,
             severity=self.severity,
+            reconstruct=self.reconstruct,
             wish=Wish(self.masks, self.anatomy, self.extent_mm, self.shift_mm),
             device=self.device,
             devices=self.devices,
