@@ -15,7 +15,7 @@ from pathosyn.data.windows import Window, paste
 from pathosyn.errors import refuse
 
 LEAST = 300
-"""Lesion pixels of a slice that is shown, where there are such."""
+"""Lesion pixels of a window that is shown, where there are enough of such."""
 RANGE = 0.6
 """Of the slice's grey range: the deviation at which its colour is full."""
 
@@ -54,7 +54,8 @@ def _shared(sets: Mapping[str, SyntheticSet], count: int) -> list[int]:
         found, remedy = f"no lesion that {', '.join(sets)} all have", "draw them with the same --per-subject"
         raise refuse("--synthetic", found=found, expected="sets on the same lesions", remedy=remedy)
     table = next(iter(sets.values())).rows.drop_duplicates("row").set_index("row").loc[sorted(common)]
-    table = table[table["lesion_pixels"] >= min(LEAST, table["lesion_pixels"].max())].sort_values("lesion_pixels", ascending=False)
+    large = table[table["lesion_pixels"] >= LEAST]
+    table = (large if len(large) >= count else table).sort_values("lesion_pixels", ascending=False)
     table["turn"] = table.groupby("subject").cumcount()
     return [int(row) for row in table.sort_values(["turn", "lesion_pixels"], ascending=[True, False]).index[:count]]
 
