@@ -1,6 +1,7 @@
 """An encoder and a decoder of spatial codes, and a critic of patches: fully convolutional, so that they take windows of any side.
 
-What they are used for: `coding` and `methods/vaegan.py`.
+Neither way ends with a norm, and what passes the blocks by is never normalised: a group norm over the whole window would make a bright and a faint lesion look
+alike. What they are used for: `coding` and `methods/vaegan.py`.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class Encoder(nn.Module):
         self.first = nn.Conv2d(before, widths[0], 3, padding=1)
         self.blocks = nn.ModuleList([Block(width) for width in widths])
         self.down = nn.ModuleList([nn.Conv2d(above, below, 3, stride=2, padding=1) for above, below in pairwise(widths)])
-        self.last = nn.Sequential(nn.GroupNorm(GROUPS, widths[-1]), nn.SiLU(), nn.Conv2d(widths[-1], after, 3, padding=1))
+        self.last = nn.Conv2d(widths[-1], after, 3, padding=1)
 
     def forward(self, x: Image) -> Code:
         x = self.blocks[0](self.first(x))
@@ -49,15 +50,15 @@ class Encoder(nn.Module):
 
 class Decoder(nn.Module):
     """The way back: (B, code, H/n, W/n) and a condition (B, K, H, W) → (B, after, H, W). The condition is shown at every level, averaged to its
-    resolution; K may be 0. `widths` as the encoder's. The last layer starts at 0."""
+    resolution. `widths` as the encoder's. The last layer starts at 0."""
 
     def __init__(self, code: int, condition: int, after: int, widths: tuple[int, ...]) -> None:
         super().__init__()
         coming = [code, *widths[:0:-1]]
         self.join = nn.ModuleList([nn.Conv2d(before + condition, width, 3, padding=1) for before, width in zip(coming, widths[::-1], strict=True)])
         self.blocks = nn.ModuleList([Block(width) for width in widths[::-1]])
-        self.last = nn.Sequential(nn.GroupNorm(GROUPS, widths[0]), nn.SiLU(), nn.Conv2d(widths[0], after, 3, padding=1))
-        for parameter in self.last[-1].parameters():
+        self.last = nn.Conv2d(widths[0], after, 3, padding=1)
+        for parameter in self.last.parameters():
             nn.init.zeros_(parameter)
 
     def forward(self, code: Code, condition: Image) -> Image:

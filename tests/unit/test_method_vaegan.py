@@ -57,6 +57,23 @@ def test_the_code_is_a_map_of_128_numbers_for_64_by_64_pixels() -> None:
     assert PatchGan(2, (8, 8, 8))(*(torch.zeros(1, c, 32, 64) for c in (2, 1, 1, 2))).shape == (1, 1, 8, 16)
 
 
+def test_how_bright_a_lesion_is_passes_both_ways() -> None:
+    """With nothing but the paths past the blocks, which a norm at either end would cut, twice the deviation is twice the code, and twice the code twice r̂."""
+    torch.manual_seed(0)
+    encoder, decoder = Encoder(2, 3, (8,) * 5), Decoder(3, 1, 2, (8,) * 5)
+    nn.init.normal_(decoder.last.weight)
+    for module in (encoder, decoder):
+        for name, parameter in module.named_parameters():
+            if "conv2" in name or "bias" in name:
+                nn.init.zeros_(parameter)
+    r = torch.zeros(1, 2, 64, 64)
+    r[..., 20:40, 24:44] = 1.0
+    code = encoder(r)
+    assert code.abs().max() > 1e-3 and torch.allclose(encoder(2 * r), 2 * code, rtol=1e-3, atol=1e-6)
+    once, twice = (decoder(c, torch.zeros(1, 1, 64, 64)) for c in (code, 2 * code))
+    assert once.abs().max() > 1e-4 and torch.allclose(twice, 2 * once, rtol=1e-3, atol=1e-6)
+
+
 def test_a_patch_of_the_critic_sees_36_pixels() -> None:
     critic, x = PatchGan(1, (8, 8, 8)), torch.zeros(1, 1, 96, 96, requires_grad=True)
     for norm in [n for n in critic.modules() if isinstance(n, nn.GroupNorm)]:
