@@ -44,9 +44,9 @@ class Latent:
     """Widths of the critic of patches; it is not shipped with the weights."""
     kl: float = 1e-3
     """λ of the code's KL divergence from unit normals, a mean over its numbers: enough to keep it bounded. The sources have 1e-6 times its sum."""
-    detail: float = 0.5
+    detail: float = 0.1
     """λ of the L1 between the local roughness of slice and reconstruction, in place of the sources' perceptual loss, whose network was trained on photographs
-    and is not ours to ship."""
+    and is not ours to ship. It joins with the critic: to a decoder that has learned nothing else, stripes are the easiest roughness."""
     adversary: float = 0.01
     """λ of the critic's word; 0: no critic."""
     air: float = 0.1
@@ -54,7 +54,7 @@ class Latent:
     autoencoder_share: float = 0.6
     """Share of the steps that go to the autoencoder; 0 with weights that lend theirs (`--from`)."""
     adversary_share: float = 0.3
-    """Share of the autoencoder's steps in which the critic has a word."""
+    """Share of the autoencoder's steps, the last ones, in which roughness and the critic have a word."""
     prediction: Literal["eps", "v"] = "v"
     """What the denoiser puts out. v, with zero terminal SNR: eps starts a draw from noise that the training never showed, and the brightness of a whole slice
     comes out wrong (Lin et al. 2024). The sources have eps."""

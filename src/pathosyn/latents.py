@@ -1,6 +1,6 @@
 """What the methods on the code of a whole slice share: the autoencoder, the code's units, and the diffusion of it.
 
-autoencoder  x → (μ, σ²) → z = μ + σ ε → x̂, by L1, KL divergence, local roughness and, in its last steps, a critic of patches
+autoencoder  x → (μ, σ²) → z = μ + σ ε → x̂, by L1 and KL divergence and, in its last steps, local roughness and a critic of patches
 code         (μ - mean) / std, channel by channel over the training slices
 denoiser     on [code_t, condition], DDIM
 """
@@ -68,18 +68,18 @@ class LatentMethod(Method):
 
     @property
     def stages(self) -> Sequence[Stage]:
-        """The autoencoder on slices with and without lesion, the last of it with a critic; then the diffusion of its code, with the autoencoder fixed."""
-        share = self.settings.autoencoder_share
-        judged = share * self.settings.adversary_share if self.critic is not None else 0.0
+        """The autoencoder on slices with and without lesion, the last of it with what sharpens; then the diffusion of its code, with the autoencoder fixed."""
+        share, critic = self.settings.autoencoder_share, ("critic",) if self.critic is not None else ()
+        judged = share * self.settings.adversary_share if critic or self.settings.detail else 0.0
         stages = (
             Stage("autoencoder", ("autoencoder",), share - judged, lambda _: 0.5, windows=SLICES),
-            Stage("autoencoder-critic", ("critic", "judged"), judged, lambda _: 0.5, betas=(0.5, 0.99), windows=SLICES),
+            Stage("autoencoder-sharpen", (*critic, "judged"), judged, lambda _: 0.5, betas=(0.5, 0.99), windows=SLICES),
             Stage("diffusion", ("eps",), 1.0 - share, lambda _: self.empty, windows=CODES),
         )
         return tuple(stage for stage in stages if stage.share > 0)
 
     def modules_of(self, player: str) -> Sequence[nn.Module]:
-        """`autoencoder`, and `judged`: the same beside a critic; `critic`; `eps`, the denoiser."""
+        """`autoencoder`, and `judged`: the same in its last steps; `critic`; `eps`, the denoiser."""
         both = (self.encoder, self.decoder)
         named = {"autoencoder": both, "judged": both, "eps": (self.eps,), "critic": (self.critic,)}
         return tuple(module for module in named[player] if module is not None)
@@ -127,7 +127,7 @@ class LatentMethod(Method):
         return self.diffusion_terms(batch, rng) if player == "eps" else self.autoencoder_terms(batch, player, rng)
 
     def autoencoder_terms(self, batch: LesionBatch, player: str, streams: Sequence[torch.Generator]) -> dict[str, Tensor]:
-        """L1, KL and roughness; with the critic's word for `judged`; the critic's own loss. In validation: PSNR on slice and head, dB."""
+        """L1 and KL; with roughness and the critic's word for `judged`; the critic's own loss. In validation: PSNR on slice and head, dB."""
         settings, (x, known) = self.settings, seen(batch)
         inside = head(x, known)
         with torch.set_grad_enabled(player != "critic" and torch.is_grad_enabled()):
@@ -143,10 +143,12 @@ class LatentMethod(Method):
             "detail": losses.masked_mean((roughness(back) - roughness(x)).abs(), avg_pool2d(counts, CELL).repeat(1, 2, 1, 1)),
             "kl": 0.5 * (mean.square() + log_variance.exp() - 1.0 - log_variance).mean(),
         }
-        terms["loss"] = terms["l1"] + settings.detail * terms["detail"] + settings.kl * terms["kl"]
+        terms["loss"] = terms["l1"] + settings.kl * terms["kl"]
         if player == "judged":
-            terms["adversary"] = -losses.mean_or_0(self._scores(back, known, inside))
-            terms["loss"] = terms["loss"] + settings.adversary * terms["adversary"]
+            terms["loss"] = terms["loss"] + settings.detail * terms["detail"]
+            if self.critic is not None:
+                terms["adversary"] = -losses.mean_or_0(self._scores(back, known, inside))
+                terms["loss"] = terms["loss"] + settings.adversary * terms["adversary"]
         if not torch.is_grad_enabled():
             for name, where in (("psnr", known.expand_as(x)), ("psnr_head", inside * known)):
                 found = losses.psnr_inside(back, x, where)

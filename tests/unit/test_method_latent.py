@@ -79,10 +79,13 @@ def test_the_terms_of_the_autoencoder_as_written_out(ldm: LatentMethod, batch_of
     inside[..., 8:24, 8:24] = 1.0
     monkeypatch.setattr(ldm.encoder, "forward", lambda x, known: (torch.ones(1, 4, 8, 8), torch.zeros(1, 4, 8, 8)))
     monkeypatch.setattr(ldm.decoder, "forward", lambda code: x + 1.0 + inside)
-    terms = ldm.losses(replace(batch, x=x), player="autoencoder", rng=streams(1))
-    air = ldm.settings.air
+    batch, lam = replace(batch, x=x), ldm.settings
+    terms, last = (ldm.losses(batch, player=player, rng=streams(1)) for player in ("autoencoder", "judged"))
+    air = lam.air
     assert terms["kl"] == pytest.approx(0.5) and float(terms["l1"]) == pytest.approx((2 * 256 + air * 768) / (256 + air * 768))
-    assert float(terms["loss"]) == pytest.approx(float(terms["l1"] + ldm.settings.detail * terms["detail"] + ldm.settings.kl * 0.5))
+    assert float(terms["loss"]) == pytest.approx(float(terms["l1"]) + lam.kl * 0.5) and float(terms["detail"]) > 0.01
+    sharper = lam.detail * last["detail"] + lam.adversary * last["adversary"]
+    assert (last["loss"] - terms["loss"]).item() == pytest.approx(sharper.item(), rel=1e-4) and last["adversary"].item() != 0.0
 
 
 def test_validation_says_how_well_slices_are_given_back(ldm: LatentMethod, batch_of: Batches, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,15 +147,16 @@ def test_a_reconstruction_does_not_depend_on_the_code_s_units(ldm: LatentMethod,
 @pytest.mark.parametrize(
     "fields, names",
     [
-        ({}, ["autoencoder", "autoencoder-critic", "diffusion"]),
-        ({"adversary": 0.0}, ["autoencoder", "diffusion"]),
+        ({}, ["autoencoder", "autoencoder-sharpen", "diffusion"]),
+        ({"adversary": 0.0}, ["autoencoder", "autoencoder-sharpen", "diffusion"]),
+        ({"adversary": 0.0, "detail": 0.0}, ["autoencoder", "diffusion"]),
         ({"autoencoder_share": 0.0}, ["diffusion"]),
     ],
 )
 def test_stages_are_those_with_a_share(fields: dict[str, float], names: list[str], make_latent: Maker) -> None:
     method = make_latent("brain-ldm", **fields)
     assert [stage.name for stage in method.stages] == names and sum(stage.share for stage in method.stages) == pytest.approx(1.0)
-    assert (method.critic is not None) == ("autoencoder-critic" in names)
+    assert (method.critic is not None) == (method.settings.adversary > 0 and "autoencoder" in names)
     assert all(tuple(method.modules_of(player)) for stage in method.stages for player in stage.players)
 
 
