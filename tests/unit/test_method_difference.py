@@ -38,7 +38,7 @@ def make(*, train: Train | None = None, **settings: object) -> DifferenceGan:
 
 @pytest.fixture(scope="module")
 def _made() -> DifferenceGan:
-    return make(seek=1.0, anchor=0.5)
+    return make(seek=1.0, apart=0.3, anchor=0.5)
 
 
 @pytest.fixture
@@ -150,8 +150,9 @@ def test_warm_up_is_the_l1_to_what_was_there(method: DifferenceGan, batch_of: Ba
     monkeypatch.setattr(method.sub, "forward", lambda *_: batch.x_ph)
     shouting(method, monkeypatch, 0.0)
     r0 = ((batch.x - batch.x_ph).abs() / torch.tensor([2.0, 0.5]).view(1, 2, 1, 1) * batch.D).sum(dim=(1, 2, 3)) / (2 * batch.D.sum(dim=(1, 2, 3)))
-    loss = method.losses(batch, player="warm", rng=streams())["loss"]
-    assert loss.item() == pytest.approx(((r0[0] + r0[2]) / 3).item(), rel=1e-5)
+    terms = method.losses(batch, player="warm", rng=streams())
+    assert terms["low"].item() == pytest.approx(terms["nothing"].item()) and terms["nothing"].item() > 0.1
+    assert terms["loss"].item() == pytest.approx(((r0[0] + r0[2]) / 3).item(), rel=1e-5)
 
 
 def test_the_critic_compares_lesions_with_draws_and_draws_on_healthy_tissue(method: DifferenceGan, batch_of: Batches, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,7 +202,7 @@ def test_the_generators_terms_are_weighed_as_the_settings_say(method: Difference
 
 def test_seeking_modes_parts_the_draws_of_a_generator_that_was_deaf(batch_of: Batches) -> None:
     """A few steps on the mode-seeking term alone."""
-    method, batch = make(seek=1.0, adversary=0.0, anchor=0.0), batch_of(1)
+    method, batch = make(seek=1.0, apart=0.3, adversary=0.0, anchor=0.0), batch_of(1)
     with torch.no_grad():  # what the noise meets in the first layer is nearly 0
         method.generator.net.conv_in.conv.weight[:, :6] *= 0.01
     optimizer = torch.optim.Adam(method.generator.parameters(), lr=3e-3)

@@ -129,6 +129,7 @@ class DifferenceGan(Framework):
         where = parts.support * parts.known * (~batch.healthy).to(batch.x.dtype)[:, None, None, None]
         r0 = self.to_scaled(decomposition.deviation(batch.x, x_sub, where))
         terms = {"pat": losses.masked_mean((drawn - r0).abs(), where), "low": losses.low_pass_loss(drawn, r0, where)}
+        terms["nothing"] = losses.low_pass_loss(torch.zeros_like(r0), r0, where)  # `low` of no lesion at all
         if not judged:
             return {**terms, "loss": terms["pat"]}
         x_hat = self.composition(batch, x_sub, parts, drawn)
