@@ -146,6 +146,8 @@ def _run(job: _Job, fabric: Fabric | None, *, show: bool) -> Path:
         if rank == 0:
             job.writer.finish(len(job.work))
             _tell_missing(job, total)
+        if fabric:
+            fabric.barrier()  # none comes back before the set is there
         return job.writer.folder
     except Exception:  # not an interruption, after which the same command goes on
         job.writer.abandon()

@@ -64,6 +64,7 @@ class GenerateVerb:
     def run(self) -> int:
         """Prints what was written."""
         from pathosyn.generate import generate
+        from pathosyn.optim import first_process
         from pathosyn.placing import Wish
         from pathosyn.weights import find
 
@@ -90,6 +91,8 @@ class GenerateVerb:
             nodes=self.nodes,
             backend=self.backend,
         )
+        if not first_process():
+            return 0
         if self.export:
             from pathosyn.export import export
 

@@ -50,6 +50,7 @@ class TrainVerb:
     def run(self) -> int:
         """Train; prints where the weights are."""
         from pathosyn.data.store import read_header
+        from pathosyn.optim import first_process
         from pathosyn.train import fit
         from pathosyn.weights import find
 
@@ -67,6 +68,8 @@ class TrainVerb:
         except OSError as error:
             error.filename = error.filename or str(self.run_folder)  # a write knows no name
             raise
+        if not first_process():
+            return 0
         draws = f"generate --data {self.data} --method {self.method_name} --out DIR" if self.method_name != "pathosyn" else "insert SUBJECT_DIR --out DIR"
         print(f"weights: {weights}\nnext: pathosyn {draws} --weights {weights}")
         return 0
