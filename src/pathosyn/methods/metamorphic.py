@@ -58,8 +58,8 @@ class Posterior:
 
     @property
     def kl(self) -> Tensor:
-        """KL to N(0, I), nats, mean over the batch."""
-        return 0.5 * (self.mean**2 + self.logvar.exp() - 1.0 - self.logvar).sum(dim=1).mean()
+        """KL to N(0, I) of each sample, nats, (B,)."""
+        return 0.5 * (self.mean**2 + self.logvar.exp() - 1.0 - self.logvar).sum(dim=1)
 
 
 @dataclass(frozen=True)
@@ -226,11 +226,12 @@ class MetaAuto(Method):
         terms = {
             "rec": losses.masked_mean(error, known),
             "rec_lesion": losses.masked_mean(error.detach(), known * batch.m),
-            "kl_shape": of_shape.kl,
-            "kl_appearance": of_appearance.kl,
+            "kl_shape": of_shape.kl.mean(),
+            "kl_appearance": of_appearance.kl.mean(),
             "norm": shape.norm.mean(),
         }
-        terms["loss"] = terms["rec"] + meta.kl * (terms["kl_shape"] + terms["kl_appearance"].clamp(min=meta.free)) + meta.smoothness * terms["norm"]
+        priced = terms["kl_shape"] + (of_appearance.kl - meta.free).clamp(min=0.0).mean()
+        terms["loss"] = terms["rec"] + meta.kl * priced + meta.smoothness * terms["norm"]
         if not self.training:
             terms |= {"psnr": _psnr(self.reconstruct(batch), batch.x, batch), "psnr_mean": _psnr(self.mean.expand_as(batch.x), batch.x, batch)}
         return terms

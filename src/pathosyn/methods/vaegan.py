@@ -104,7 +104,9 @@ class VaeGan(Coding):
             terms["left"] = ((error * where).sum(dim=(1, 2, 3)) / power.clamp(min=1e-12)).where(power > 0, power.new_zeros(())).mean()
         terms["kl"] = losses.masked_mean(coded.kl(), coded.there) * coded.mean.shape[1]
         loss = losses.total_loss(sub=0.0, diff=terms["rec"], dev=terms["dev"], syn=terms["syn"], lam_diff=lam.diff, lam_dev=lam.dev, lam_syn=lam.syn)
-        return {**terms, "loss": loss + self.config.compared.vaegan.kl * terms["kl"].clamp(min=self.config.compared.vaegan.free)}
+        nats = (coded.kl() * coded.there).sum(dim=(1, 2, 3)) / coded.there.sum(dim=(1, 2, 3)).clamp(min=1e-12)
+        settings = self.config.compared.vaegan
+        return {**terms, "loss": loss + settings.kl * (nats - settings.free).clamp(min=0.0).mean()}
 
     def _critic_terms(self, batch: LesionBatch, parts: Parts, coded: Coded, made: Sequence[Image], streams: Sequence[torch.Generator]) -> dict[str, Tensor]:
         """The hinge loss: real windows against reconstructions and draws, half each."""
