@@ -1,4 +1,9 @@
-"""An autoencoder of images from residual blocks, and the critic that judges patches of what it gives back."""
+"""An autoencoder of images, residual blocks beside a linear way from blocks of pixels to the code and back, and the critic that judges patches of
+what it gives back.
+
+The linear way needs no training: the principal components of the blocks. The residual blocks start at 0 and learn what it leaves; left to find it, they
+were 5 dB behind it after a thousand slices.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +11,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate, pixel_shuffle, pixel_unshuffle, silu
+from torch.nn.functional import conv2d, conv_transpose2d, interpolate, pixel_shuffle, pixel_unshuffle, silu
 
 from pathosyn.types import Image
 
@@ -14,6 +19,40 @@ GROUPS = 8
 UNSHUFFLED = 2
 """The first resolution is half of the image's, four pixels a place: layers at the image's own would cost as much as all others together."""
 LOG_VARIANCE = (-20.0, 10.0)
+FIRST_LOG_VARIANCE = -8.0
+"""Of a code whose channels have unit spread: too little noise to cost what the linear way gives."""
+
+
+class Blocks(nn.Module):
+    """Blocks of `size` × `size` pixels as `code` numbers of unit spread, by the principal components of images: buffers, which no optimiser moves, 0 at first."""
+
+    kernels: Tensor
+    spread: Tensor
+    middle: Tensor
+
+    def __init__(self, contrasts: int, code: int, size: int) -> None:
+        super().__init__()
+        self.register_buffer("kernels", torch.zeros(code, contrasts, size, size))
+        self.register_buffer("spread", torch.ones(code))
+        self.register_buffer("middle", torch.zeros(contrasts))
+
+    @torch.no_grad()
+    def measure(self, images: Image) -> None:
+        """From images (B, C, H, W), about each contrast's mean."""
+        code, contrasts, size, _ = self.kernels.shape
+        self.middle.copy_(images.mean((0, 2, 3)))
+        blocks = pixel_unshuffle(images - self.middle[:, None, None], size).permute(0, 2, 3, 1).reshape(-1, contrasts * size**2)
+        directions, spread = principal(blocks, code)
+        self.kernels.copy_(directions.reshape(self.kernels.shape))
+        self.spread.copy_(spread)
+
+    def code_of(self, x: Image) -> Tensor:
+        """(B, C, H, W) → (B, code, H/size, W/size)."""
+        return conv2d(x - self.middle[:, None, None], self.kernels / self.spread[:, None, None, None], stride=self.kernels.shape[-1]).float()
+
+    def image_of(self, code: Tensor) -> Image:
+        """The way back, as near as a linear one comes."""
+        return conv_transpose2d(code * self.spread[:, None, None], self.kernels, stride=self.kernels.shape[-1]).float() + self.middle[:, None, None]
 
 
 class ResidualBlock(nn.Module):
@@ -42,14 +81,18 @@ class SliceEncoder(nn.Module):
                 layers.append(nn.Conv2d(widths[level - 1], width, 3, stride=2, padding=1))
             layers += [ResidualBlock(width, width) for _ in range(blocks)]
         self.levels = nn.Sequential(*layers)
-        self.last = nn.Sequential(nn.GroupNorm(GROUPS, widths[-1]), nn.SiLU(), nn.Conv2d(widths[-1], 2 * code, 3, padding=1))
+        last = _from_zero(nn.Conv2d(widths[-1], 2 * code, 3, padding=1))
+        assert last.bias is not None
+        nn.init.constant_(last.bias[code:], FIRST_LOG_VARIANCE)
+        self.last = nn.Sequential(nn.GroupNorm(GROUPS, widths[-1]), nn.SiLU(), last)
+        self.linear = Blocks(contrasts, code, factor(widths))
 
     def forward(self, x: Image, flags: Image) -> tuple[Tensor, Tensor]:
         """`flags` (B, C, 1, 1): 1 for contrasts that are there, and x is 0 in the others."""
         places = pixel_unshuffle(x, UNSHUFFLED)
         seen = torch.cat([places, flags.expand(-1, -1, *places.shape[2:])], dim=1)
         mean, log_variance = self.last(self.levels(self.first(seen))).float().chunk(2, dim=1)
-        return mean, log_variance.clamp(*LOG_VARIANCE)
+        return mean + self.linear.code_of(x), log_variance.clamp(*LOG_VARIANCE)
 
 
 class SliceDecoder(nn.Module):
@@ -63,10 +106,11 @@ class SliceDecoder(nn.Module):
             if level:
                 layers += [Twice(), nn.Conv2d(widths[level], widths[level - 1], 3, padding=1)]
         self.levels = nn.Sequential(*layers)
-        self.last = nn.Sequential(nn.GroupNorm(GROUPS, widths[0]), nn.SiLU(), nn.Conv2d(widths[0], contrasts * UNSHUFFLED**2, 3, padding=1))
+        self.last = nn.Sequential(nn.GroupNorm(GROUPS, widths[0]), nn.SiLU(), _from_zero(nn.Conv2d(widths[0], contrasts * UNSHUFFLED**2, 3, padding=1)))
+        self.linear = Blocks(contrasts, code, factor(widths))
 
     def forward(self, code: Tensor) -> Image:
-        return pixel_shuffle(self.last(self.levels(code)), UNSHUFFLED).float()
+        return pixel_shuffle(self.last(self.levels(code)), UNSHUFFLED).float() + self.linear.image_of(code)
 
 
 class Twice(nn.Module):
@@ -89,6 +133,19 @@ class PatchCritic(nn.Module):
     def forward(self, x: Image, flags: Image) -> Tensor:
         """(B, 1, H/8, W/8)."""
         return self.layers(torch.cat([x, flags.expand_as(x)], dim=1)).float()
+
+
+def principal(blocks: Tensor, code: int) -> tuple[Tensor, Tensor]:
+    """Of blocks (n, K): the `code` directions in which they vary most, (code, K), rows of length 1, and the spread along each, (code,)."""
+    values, directions = torch.linalg.eigh(blocks.T.double() @ blocks.double() / len(blocks))
+    return directions.flip(1)[:, :code].T, values.flip(0)[:code].clamp(min=1e-12).sqrt()
+
+
+def _from_zero(layer: nn.Conv2d) -> nn.Conv2d:
+    assert layer.bias is not None
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
 
 
 def factor(widths: Sequence[int]) -> int:

@@ -48,7 +48,7 @@ def _make_latent(name: str, **fields: object) -> LatentMethod:
     from pathosyn.methods import build
 
     torch.manual_seed(0)
-    latent = replace(Latent(side=SIDE, widths=(8, 16), denoiser=(8, 16), critic=(8, 8, 8), steps=3), **fields)  # type: ignore[arg-type]
+    latent = replace(Latent(side=SIDE, widths=(8, 16), denoiser=(8, 16), critic=(8, 8, 8), code=4, steps=3), **fields)  # type: ignore[arg-type]
     built = build(Config(contrasts=("t1", "flair"), name=name, compared=Compared(latent=latent)))
     assert isinstance(built, LatentMethod)
     for parameter in built.parameters():

@@ -8,12 +8,15 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import nn
+from torch.nn.functional import pixel_unshuffle
 
 from pathosyn import latents, rng
 from pathosyn.autoencoders import ResidualBlock, SliceDecoder, SliceEncoder, factor
-from pathosyn.compared import Latent
+from pathosyn.compared import Compared, Latent
+from pathosyn.config import Config
 from pathosyn.errors import InputError
 from pathosyn.latents import LatentMethod, head, refuse_unfit, roughness, seen
+from pathosyn.methods import build
 from pathosyn.types import Controls, LesionBatch
 
 Batches = Callable[..., LesionBatch]
@@ -122,13 +125,29 @@ def test_losses_of_a_batch_are_the_mean_of_its_slices_and_missing_contrasts_do_n
     assert float(method.losses(other, player=player, rng=streams(2))["loss"].detach()) == pytest.approx(together.item(), rel=1e-6)
 
 
+def test_a_fresh_autoencoder_begins_as_the_best_linear_one(batch_of: Batches, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it loses of the training slices is the variance along the directions that the code has no room for (Eckart and Young)."""
+    monkeypatch.setattr(latents, "MEASURED", 1)
+    latent = Latent(side=32, widths=(8, 16), denoiser=(8, 16), code=4, adversary=0.0)
+    fresh, batch = build(Config(contrasts=("t1", "flair"), name="brain-ldm", compared=Compared(latent=latent))), batch_of(3)
+    assert isinstance(fresh, LatentMethod) and not fresh.reconstruct(batch).any()
+    fresh.begin("autoencoder", [batch])
+    about = pixel_unshuffle(batch.x - batch.x.mean((0, 2, 3), keepdim=True), 4).permute(0, 2, 3, 1).reshape(-1, 32).double()
+    lost = torch.linalg.eigvalsh(about.T @ about / len(about))[:-4].sum() / 32
+    assert ((fresh.reconstruct(batch) - batch.x) ** 2).mean().item() == pytest.approx(lost.item(), rel=1e-4)
+    assert fresh.encoder(*seen(batch))[0].square().mean((0, 2, 3)).tolist() == pytest.approx([1.0] * 4, rel=1e-3)
+    before = fresh.encoder.linear.kernels.clone()
+    fresh.begin("autoencoder", [batch_of(2)])
+    assert torch.equal(fresh.encoder.linear.kernels, before), "what goes on from weights keeps theirs"
+
+
 # -- the code's units and the stages ------------------------------------------------------------------------------------------------
 
 
 def test_the_diffusion_begins_with_codes_of_mean_0_and_spread_1(make_latent: Maker, batch_of: Batches, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(latents, "MEASURED", 2)
     ldm, batches = make_latent("brain-ldm"), [batch_of(3), batch_of(2)]
-    assert ldm.begin("autoencoder", batches) == {} and float(ldm.code_std[1]) == 2.0
+    assert ldm.begin("autoencoder-sharpen", batches) == {} and float(ldm.code_std[1]) == 2.0
     found = ldm.begin("diffusion", batches)
     code = ldm.encode(*seen(batches[0]))
     assert code.mean((0, 2, 3)).tolist() == pytest.approx([0.0] * 4, abs=1e-4) and code.std((0, 2, 3), correction=0).tolist() == pytest.approx(
