@@ -3,7 +3,7 @@
     python benchmarks/compare_methods.py --data slices.h5 --runs DIR [--steps 900] [--only vaegan pathosyn …] [--learn 4] [--judge 20]
     python benchmarks/compare_methods.py --data slices.h5 --runs DIR --budget paper
 
-Budget `small` is for two cores: scale `tiny`, f_sub lent by --f-sub (the shipped weights), autoencoders trained for 4/3 of --steps before the --steps of their
+Budget `small` is for two cores: scale `tiny`, f_sub lent by --f-sub (the shipped weights), autoencoders trained for a third of --steps before the --steps of their
 diffusion. `paper`: scale `full`, 300 epochs of the training windows, f_sub trained along; for a GPU. Trainings go into run folders under --runs, as
 `pathosyn train` makes them; the same command goes on, and a run that is done is not trained again. `--learn` windows of each training subject and `--judge`
 of each validation subject are drawn by every method and by the controls, into --runs/sets. Lower is better: AUC .5 is indistinguishable, `gap` as in
@@ -40,7 +40,7 @@ from pathosyn.weights import find
 
 REGIONS = ("lesion", "lesion, intensity", "lesion, texture", "lesion, rim", "whole image", "background")
 CONTROLS = ("real", "copy-paste", "conventional", "gaussian")
-PRETRAINED = 4 / 3
+PRETRAINED = 1 / 3
 """Steps of an autoencoder beside those of the diffusion of its code."""
 
 
@@ -63,7 +63,7 @@ ROWS = {
     "difference-gan": Row("difference-gan", "f_sub", compared={"difference": {"anchor": 0.5}}),
     "brain-ldm": Row("brain-ldm", longer=1 + PRETRAINED, compared={"latent": {"autoencoder_share": PRETRAINED / (1 + PRETRAINED)}}),
     "maskdiff-inpaint": Row("maskdiff-inpaint", "brain-ldm", compared={"latent": {"autoencoder_share": 0.0}}),
-    "meta-auto": Row("meta-auto", train={"batch_pixels": 131072}, longer=PRETRAINED),
+    "meta-auto": Row("meta-auto", train={"batch_pixels": 131072}, longer=1 + PRETRAINED),
 }
 
 
