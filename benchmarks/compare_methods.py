@@ -3,12 +3,12 @@
     python benchmarks/compare_methods.py --data slices.h5 --runs DIR [--steps 900] [--only vaegan pathosyn …] [--learn 4] [--judge 20]
     python benchmarks/compare_methods.py --data slices.h5 --runs DIR --budget paper
 
-Budget `small` is for two cores: scale `tiny`, f_sub lent by --f-sub (the shipped weights), autoencoders trained for a third of --steps before the --steps of their
-diffusion. `paper`: scale `full`, 300 epochs of the training windows, f_sub trained along; for a GPU. Trainings go into run folders under --runs, as
-`pathosyn train` makes them; the same command goes on, and a run that is done is not trained again. `--learn` windows of each training subject and `--judge`
-of each validation subject are drawn by every method and by the controls, into --runs/sets. Lower is better: AUC .5 is indistinguishable, `gap` as in
-judging.py; `whole image` and `background` tell what a method does to the rest of the slice. Parameters are those that travel with the weights; seconds are
-processor time of one thread, a training step of the last stage and a drawn window.
+Budget `small` is for two cores: scale `tiny`, f_sub lent by --f-sub (the shipped weights), autoencoders trained for a third of --steps before the --steps
+of their diffusion. `paper`: scale `full`, 300 epochs of the training windows, f_sub trained along; for a GPU. Trainings go into run folders under --runs,
+as `pathosyn train` makes them; the same command goes on, and a run that is done is not trained again. `--learn` windows of each training subject and
+`--judge` of each validation subject are drawn by every method and by the controls, into --runs/sets. Lower is better: AUC .5 is indistinguishable, `gap` as
+in judging.py; `whole image` and `background` tell what a method does to the rest of the slice. Parameters are those that travel with the weights; seconds
+are processor time of one thread, a training step of the last stage and a drawn window.
 """
 
 from __future__ import annotations
