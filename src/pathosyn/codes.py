@@ -40,6 +40,7 @@ class Encoder(nn.Module):
         self.blocks = nn.ModuleList([Block(width) for width in widths])
         self.down = nn.ModuleList([nn.Conv2d(above, below, 3, stride=2, padding=1) for above, below in pairwise(widths)])
         self.last = nn.Conv2d(widths[-1], after, 3, padding=1)
+        _keep_variance(self.first, *self.down, self.last)
 
     def forward(self, x: Image) -> Code:
         x = self.blocks[0](self.first(x))
@@ -58,6 +59,7 @@ class Decoder(nn.Module):
         self.join = nn.ModuleList([nn.Conv2d(before + condition, width, 3, padding=1) for before, width in zip(coming, widths[::-1], strict=True)])
         self.blocks = nn.ModuleList([Block(width) for width in widths[::-1]])
         self.last = nn.Conv2d(widths[0], after, 3, padding=1)
+        _keep_variance(*self.join)
         for parameter in self.last.parameters():
             nn.init.zeros_(parameter)
 
@@ -68,6 +70,13 @@ class Decoder(nn.Module):
                 x = interpolate(x, scale_factor=2.0, mode="nearest")
             x = block(join(torch.cat([x, avg_pool2d(condition, condition.shape[2] // x.shape[2])], dim=1)))
         return self.last(x)
+
+
+def _keep_variance(*layers: nn.Module) -> None:
+    """Linear layers on the way past the blocks begin with a gain of 1. torch's own beginning has 1/√3: through ten of them nothing is left of a code, and
+    D_r learns to do without."""
+    for layer in layers:
+        nn.init.kaiming_normal_(layer.weight, nonlinearity="linear")  # type: ignore[arg-type]
 
 
 class PatchGan(nn.Module):

@@ -17,9 +17,9 @@ class VaeGan:
     """Channels of the code on a grid of 1/16: 128 numbers for a patch of 64 × 64 pixels, the paper's latent of 128."""
     widths: tuple[int, ...] = (16, 32, 48, 64, 96)
     """Of E_r and D_r, from full resolution to that of the code; the paper says nothing of them."""
-    kl: float = 1e-3
-    """λ of the KL divergence in nats a cell, beside the squared error in units of r_0's power. The evidence bound of a Gaussian of variance σ² asks for
-    2σ²/(256 C): 10⁻³ where a little over a third of the power of three contrasts is left unexplained."""
+    kl: float = 2e-3
+    """λ of the KL divergence in nats a cell, beside the mean squared error in units of r_0's power; the paper says nothing of it. The evidence bound of a
+    Gaussian of variance σ² asks for 2σ²/(n C), n the pixels of support in a cell: about half of 256, and σ² = .4 with three contrasts gives this."""
     free: float = 6.0
     """Nats a cell that cost nothing (free bits): without them a run of 900 steps had emptied the code to .4 by its middle, and drew every lesion alike."""
     adversary: float = 0.1
