@@ -129,6 +129,7 @@ def _run(job: _Job, fabric: Fabric | None, *, show: bool) -> Path:
     rank, world = (fabric.global_rank, fabric.world_size) if fabric else (0, 1)
     total = sum(len(members) for members, _ in job.work)
     if rank == 0:
+        job.writer.check()
         _announce(job, total, show=show)
         job.writer.open()
     if fabric:

@@ -68,11 +68,15 @@ class Writer:
         self.asked = json.dumps({"version": VERSION, **asdict(origin), **(asked or {})}, sort_keys=True, default=str)
         self.part = folder.with_name(f".{folder.name}.part")
 
-    def open(self) -> int:
-        """Make the place ready; returns how many batches are there already. InputError for a folder with other things in it."""
+    def check(self) -> None:
+        """InputError for a folder with other things in it."""
         if self.folder.exists() and not (self.folder / "set.json").is_file() and (not self.folder.is_dir() or any(self.folder.iterdir())):
             found = "a folder with other files in it" if self.folder.is_dir() else "a file"
             raise refuse(self.folder, found=found, expected="a new folder, or an older set to replace", remedy="give another --out")
+
+    def open(self) -> int:
+        """Make the place ready; returns how many batches are there already. InputError as `check`."""
+        self.check()
         asked = self.part / "asked.json"
         if not asked.is_file() or asked.read_text() != self.asked:
             shutil.rmtree(self.part, ignore_errors=True)
