@@ -127,17 +127,20 @@ def processes(scratch: Path, rounds: int) -> None:
     one, two = (spent[name].clock for name in ("one", "two"))
     print(f"insert, {len(subjects)} scans, 3 lesions each: one process {one:.1f} s, two {two:.1f} s: {one / two:.2f} times; same bytes: {same}")
 
-    def training(devices: int) -> Callable[[], object]:
+    def training(devices: int, steps: int) -> Callable[[], object]:
         def run() -> object:
             flags = ["--scale", "tiny", "--threads", "1", "--device", "cpu", "--train.devices", str(devices), "--train.substrate-share", "0.2"]
             where = ["--data", str(scratch / "s.h5"), "--run", str(scratch / f"run-{next(number)}")]
-            return together([TOOL, "train", *where, *flags, "--train.steps", "60"])
+            return together([TOOL, "train", *where, *flags, "--train.validate-every", "100000", "--train.steps", str(steps)])
 
         return run
 
-    spent = timing.alternated({"one": training(1), "two": training(2)}, rounds, warm=0)
-    one, two = (spent[name].clock for name in ("one", "two"))
-    print(f"train, 60 steps: one process {one:.1f} s, two {two:.1f} s: {one / two:.2f} times (with start-up)")
+    few, many = 60, 260
+    spent = timing.alternated({f"{d} {n}": training(d, n) for d in (1, 2) for n in (few, many)}, rounds, warm=0)
+    first = {d: spent[f"{d} {few}"].clock for d in (1, 2)}
+    rate = {d: (many - few) / (spent[f"{d} {many}"].clock - first[d]) for d in (1, 2)}
+    print(f"train, {few} steps with start-up: one process {first[1]:.1f} s, two {first[2]:.1f} s: {first[1] / first[2]:.2f} times")
+    print(f"train, steps a second beyond them: one process {rate[1]:.2f}, two {rate[2]:.2f}: {rate[2] / rate[1]:.2f} times")
 
 
 def main() -> None:

@@ -36,10 +36,10 @@ from pathosyn import feed, rng
 from pathosyn.config import Config, default, scaled
 from pathosyn.data.slices import Slices
 from pathosyn.data.store import read_header
-from pathosyn.protocol import Stage
 from pathosyn.methods.pathosyn import PathoSyn
 from pathosyn.networks import GROUPS
 from pathosyn.optim import averaging
+from pathosyn.protocol import Stage
 
 CACHED = 64
 """Whole slices that the other loop has in memory."""
@@ -68,9 +68,10 @@ class Ours:
         self.method.requires_grad_(False)
         self.modules.requires_grad_(True)
         begun = time.perf_counter()
-        step, batch = next(self.batches)
+        turn = next(self.batches)
+        batch = turn.batch
         self.waited = time.perf_counter() - begun
-        streams = [rng.generator(0, "noise", step, i) for i in range(len(batch))]
+        streams = [rng.generator(0, "noise", turn.step, i) for i in turn.samples]
         self.method.losses(batch, player=self.stage.players[-1], rng=streams)["loss"].backward()
         torch.nn.utils.clip_grad_norm_(self.modules.parameters(), 1.0)
         self.optimizer.step()
@@ -84,12 +85,12 @@ def stages(data: Path, config: Config) -> Iterator[Ours]:
     train = feed.training_slices(data, config)
     method = PathoSyn(config)
     few = replace(config.train, steps=1)
-    filled = train.filled(lambda batch: method.fill(batch).numpy(), batch_pixels=config.train.batch_pixels)
+    filled = train.filled(train.fills(lambda batch: method.fill(batch).numpy(), batch_pixels=config.train.batch_pixels))
     for stage in method.stages:
         own = copy.deepcopy(method)
         own.begin(stage.name, [train.lesion([row]) for row in range(0, len(train.windows), max(1, len(train.windows) // 8))])
         slices = filled if stage.filled else train
-        yield Ours(own, stage, feed.batches(slices, stage, few, FIRST, FIRST, 2 * FIRST, world=1))
+        yield Ours(own, stage, feed.batches(slices, stage, few, FIRST, FIRST, 2 * FIRST, rank=0, world=1))
 
 
 def whole_slices(slices: Slices, side: int, limit: int) -> list[dict[str, torch.Tensor]]:

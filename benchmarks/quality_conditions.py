@@ -20,7 +20,7 @@ import pandas as pd
 from pathosyn.data.slices import Slices
 from pathosyn.evaluate import realism
 from pathosyn.evaluate.statistics import auc, bootstrap
-from pathosyn.generate import chosen
+from pathosyn.scenes import chosen
 
 
 def main() -> None:

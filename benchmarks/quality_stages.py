@@ -26,8 +26,9 @@ from judging import Seen
 from pathosyn import appearance, coarse, decomposition, rng
 from pathosyn.checkpoint import Loaded
 from pathosyn.data.slices import Slices
+from pathosyn.drawing import stopped_at_fluid
 from pathosyn.evaluate import realism
-from pathosyn.generate import chosen, in_batches, stopped_at_fluid
+from pathosyn.scenes import chosen, in_batches
 from pathosyn.types import LesionBatch
 
 

@@ -22,10 +22,11 @@ import nibabel as nib
 import numpy as np
 from scipy.ndimage import binary_dilation, distance_transform_edt
 
+from pathosyn.data.matching import matching
 from pathosyn.data.subjects import find_subject
 from pathosyn.data.synthetic import SyntheticSet
 from pathosyn.data.windows import Window, cut
-from pathosyn.evaluate.realism import Scene, matching
+from pathosyn.evaluate.realism import Scene
 
 TISSUES = {"fluid": 1, "grey": 2, "white": 3}
 NEAR = 3.0

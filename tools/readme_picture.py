@@ -17,7 +17,7 @@ from pathosyn import figures
 from pathosyn.checkpoint import load
 from pathosyn.data.slices import Slices
 from pathosyn.decomposition import heal
-from pathosyn.generate import stopped_at_fluid
+from pathosyn.drawing import stopped_at_fluid
 from pathosyn.types import Controls
 from pathosyn.weights import find
 

@@ -11,16 +11,18 @@ if TYPE_CHECKING:
     from pathosyn.checkpoint import load
     from pathosyn.config import Config
     from pathosyn.data.prepare import prepare
+    from pathosyn.export import export
     from pathosyn.generate import generate
     from pathosyn.insert import heal, insert
     from pathosyn.train import fit
     from pathosyn.types import Controls
 
-__all__ = ["Config", "Controls", "fit", "generate", "heal", "insert", "load", "prepare"]
+__all__ = ["Config", "Controls", "export", "fit", "generate", "heal", "insert", "load", "prepare"]
 
 _HOME = {
     "Config": "config",
     "Controls": "types",
+    "export": "export",
     "fit": "train",
     "generate": "generate",
     "heal": "insert",

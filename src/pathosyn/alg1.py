@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from pathosyn import appearance, coarse, decomposition, diffusion, losses, rng, texture
+from pathosyn import appearance, augment, coarse, decomposition, diffusion, losses, rng, texture
 from pathosyn.types import Image, LesionBatch, Times
 
 if TYPE_CHECKING:
@@ -110,11 +110,8 @@ def _scores(model: PathoSyn, x: Image, batch: LesionBatch, parts: Parts, shifts:
     """The critic's scores of windows that are moved by `shifts` (B, 2) pixels: its patches lie on a grid, on which eps_theta would otherwise learn to
     set dots that suit them."""
     assert model.critic is not None
-
-    def moved(field: Image) -> Image:
-        return torch.stack([one.roll((int(dy), int(dx)), dims=(1, 2)) for one, (dy, dx) in zip(field, shifts.tolist(), strict=True)])
-
-    return model.critic(moved(x * parts.known), moved(batch.m), moved(parts.S), parts.known.expand_as(x))
+    moved = [augment.rolled(field, shifts) for field in (x * parts.known, batch.m, parts.S)]
+    return model.critic(*moved, parts.known.expand_as(x))
 
 
 def _shifts(streams: Sequence[torch.Generator]) -> Tensor:
@@ -139,7 +136,7 @@ def sharp_terms(model: PathoSyn, batch: LesionBatch, parts: Parts, x_sub: Image,
     terms = {"low": losses.low_pass_loss(drawn.r0_hat, drawn.r0, drawn.where, size=lam.coarse)}
     loss = lam.low * terms["low"]
     if lam.patches:
-        filters = texture.directions(batch.x.shape[1], streams[0]).to(batch.x.device)
+        filters = torch.stack([texture.directions(batch.x.shape[1], stream) for stream in streams]).to(batch.x.device)
         x, places = batch.x * parts.known, texture.regions(batch.m, parts.S)
         terms["patches"] = texture.distance(drawn.x_hat * parts.known, x, places, texture.around(x, parts.S), filters)
         loss = loss + lam.patches * terms["patches"]

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
 from pathosyn.types import Image, LesionBatch
@@ -43,6 +44,11 @@ def turned(batch: LesionBatch, streams: Sequence[torch.Generator]) -> LesionBatc
 
     x_sub = None if batch.x_sub is None else image(batch.x_sub)
     return replace(batch, x=image(batch.x), x_ph=image(batch.x_ph), x_sub=x_sub, m=image(batch.m), S=image(batch.S))
+
+
+def rolled(field: Image, shifts: Tensor) -> Image:
+    """Each sample moved by its row of `shifts` (B, 2), pixels down and to the right; what leaves on one side comes in on the other."""
+    return torch.stack([one.roll((int(dy), int(dx)), dims=(1, 2)) for one, (dy, dx) in zip(field, shifts.tolist(), strict=True)])
 
 
 def warped(batch: LesionBatch, streams: Sequence[torch.Generator]) -> LesionBatch:

@@ -24,7 +24,7 @@ FIRST_LOG_VARIANCE = -8.0
 
 
 class Blocks(nn.Module):
-    """Blocks of `size` × `size` pixels as `code` numbers of unit spread, by the principal components of images; buffers, 0 at first."""
+    """Blocks of `size` × `size` pixels as `code` numbers of unit spread, by the principal components of images: buffers, which no step moves; 0 at first."""
 
     kernels: Tensor
     spread: Tensor

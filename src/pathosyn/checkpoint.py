@@ -18,13 +18,14 @@ if TYPE_CHECKING:
 
 FORMAT = "pathosyn-weights"
 VERSION = "8"
-_SIXTH = {"coarse_prediction": "v"}
+_SEVENTH = {"space": "pixel"}
+_SIXTH = _SEVENTH | {"coarse_prediction": "v"}
 _FIFTH = _SIXTH | {"stop_at_fluid": False}
 _FOURTH = _FIFTH | {"gather": False, "attune": False}
 _THIRD = _FOURTH | {"appearance": False, "hold": False}
 _SECOND = _THIRD | {"grain": False, "roughness": False, "cells": "deviation", "patches": 0.0}
 _FIRST = _SECOND | {"times": "uniform", "context": "outside", "coarse": 1, "adversary": 0.0}
-BEFORE: dict[str, dict[str, Any]] = {"1": _FIRST, "2": _SECOND, "3": _THIRD, "4": _FOURTH, "5": _FIFTH, "6": _SIXTH, "7": {}}
+BEFORE: dict[str, dict[str, Any]] = {"1": _FIRST, "2": _SECOND, "3": _THIRD, "4": _FOURTH, "5": _FIFTH, "6": _SIXTH, "7": _SEVENTH}
 """Older formats that are still read: what their methods did, in the fields that they did not have."""
 CRITIC = "critic."
 """What the training needs and the drawing does not: these tensors stay in the run's state and are not shipped."""
@@ -55,7 +56,8 @@ class Loaded:
 
     @property
     def method(self) -> PathoSyn:
-        """The method as PathoSyn, which insert and heal are written for, and whose f_sub the controls need. InputError for weights of another."""
+        """The method as PathoSyn, which insert and heal are written for, and whose f_sub the controls need; in latent space, which draws alike. InputError
+        for weights of another."""
         only(self, "pathosyn")
         return cast("PathoSyn", self.any_method)
 
@@ -109,8 +111,9 @@ def load(weights: str | Path, *, device: str = "cpu", backend: Backend = "torch"
     if bad := [name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())]:
         remedy = "use an earlier copy, or train anew with a smaller --train.lr"
         raise refuse(path, found=f"NaN or infinity in {bad[0]}", expected="finite weights", remedy=remedy)
-    if backend != "torch" and config.name != "pathosyn":
-        raise refuse("--backend", found=f"{backend} with weights of {config.name}", expected="torch", remedy="leave --backend out")
+    if backend != "torch" and (config.name != "pathosyn" or config.method.space == "latent"):
+        found = f"{backend} with weights of {config.name}" + (" in latent space" if config.method.space == "latent" else "")
+        raise refuse("--backend", found=found, expected="torch", remedy="leave --backend out")
     method.eval().requires_grad_(False).to(device)
     if device == "cpu":  # with channels last torch needs 5 to 27 % less time there (benchmarks/bench_runtime.py): the same sums in another order
         method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

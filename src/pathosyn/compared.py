@@ -15,6 +15,17 @@ class VaeGan:
 
     latent: int = 8
     """Channels of the code on a grid of 1/16: 128 numbers for a patch of 64 × 64 pixels, the paper's latent of 128."""
+    widths: tuple[int, ...] = (16, 32, 48, 64, 96)
+    """Of E_r and D_r, from full resolution to that of the code; the paper says nothing of them."""
+    kl: float = 2e-3
+    """λ of the KL divergence in nats a cell, beside the mean squared error in units of r_0's power; the paper says nothing of it. The evidence bound of a
+    Gaussian of variance σ² asks for 2σ²/(n C), n the pixels of support in a cell: about half of 256, and σ² = .4 with three contrasts gives this."""
+    free: float = 6.0
+    """Nats a cell that cost nothing (free bits): without them a run of 900 steps had emptied the code to .4 by its middle, and drew every lesion alike."""
+    adversary: float = 0.1
+    """λ_adv, as printed; 0: no critic, a VAE."""
+    adversary_share: float = 0.3
+    """Share of the steps after f_sub's in which the critic plays; the paper says nothing of it."""
 
 
 @dataclass(frozen=True)
@@ -72,11 +83,80 @@ class MetaAuto:
 
     side: int = 256
     """Whole slices are padded to so many pixels square, a multiple of 32."""
+    templates: int = 8
+    """The source has one, of slices at one height. Ours lie at all heights of many heads: so many templates are mixed, by weights from the shape's code."""
+    shape: int = 64
+    """Numbers in the code of the shape. Its authors' scripts for BraTS use 10 or fewer, for slices at one height; those that are not needed the KL empties."""
+    appearance: int = 64
+    """Numbers in the code of the appearance; there 5 or fewer, for one contrast."""
+    widths: tuple[int, ...] = (16, 24, 32, 48, 64)
+    """Of the encoders at 1/2 … 1/32 of the resolution, and of the decoders back; multiples of 8."""
+    kernel_px: float = 12.0
+    """σ of the Gaussian kernel of the velocity, pixels: gyri follow their lobe, not each its own way."""
+    kl: float = 1e-3
+    """λ of the KL's (nats) of both codes to N(0, I) beside the mean squared error. The evidence bound has 2 × residual variance / numbers of a slice, if each
+    were an observation of its own; neighbours are not, and this counts a residual of 1 once in some 10 × 10 pixels. In the run with a tenth
+    of it (and a higher rate, and larger decoders' weights at the start) the appearance drew the anatomy, and the code of the shape said little."""
+    free: float = 8.0
+    """Nats of the appearance's code that cost nothing (free bits): without them it held .4 after 400 steps, and every draw looked alike."""
+    smoothness: float = 0.02
+    """λ of the velocity's squared norm, a mean over cells of 8 pixels, in cells."""
+    anatomy: Literal["sampled", "encoded"] = "sampled"
+    """Where a draw takes the code of the shape from. sampled: N(0, I), the source's way to generate. encoded: the scan with its lesion hidden, so that the
+    lesion is drawn into (something near) the subject's own anatomy. Read at the draw alone."""
 
 
 @dataclass(frozen=True)
 class DifferenceGan:
-    """Difference GAN: a bounded difference in one pass, composed through the blend map."""
+    """Difference GAN: a bounded difference in one pass, composed through the blend map. λ's count beside r_0 in units of its RMS."""
+
+    cells: tuple[int, ...] = (1, 8, 32)
+    """The generator sees noise in cells of so many pixels a side, a map a contrast of each: grain, mottle, and the look of the whole lesion. The source
+    multiplies its difference with noise that is smooth over a few voxels; that cannot change what a lesion looks like."""
+    warm_up: float = 0.25
+    """Share of the steps after f_sub's in which the generator learns r_0 itself (L1), without a critic. The source begins with a segmentor that knows
+    tumours; we have none, and a critic alone needs more steps than we can give to say where to go."""
+    healthy: float = 0.25
+    """Share of the windows in the adversarial stage that are holes over healthy tissue, where only the drawn lesion is judged: what it is for in the source."""
+    adversary: float = 1.0
+    """λ of the critic's word, the main term. The source has .1 beside 1 for its frozen segmentor, which must find the tumour."""
+    anchor: float = 0.0
+    """λ of the L1 between the drawn deviation and r_0 averaged over 8 × 8 pixels. The source has no such term."""
+    seek: float = 0.0
+    """λ of the mode-seeking term (Mao et al. 2019): two draws of one window must lie `apart`. The source has no such term, and the critic alone leaves some
+    diversity; with λ = 1 a short training buys it with blotches."""
+    apart: float = 0.2
+    """How far, as L1 between means over 8 × 8 pixels, where `seek` asks for it: about as far as PathoSyn's draws. Beyond it nothing is gained."""
+
+
+@dataclass(frozen=True)
+class Conventional:
+    """Conventional augmentation: real slices changed by known transforms, in nnU-Net's ranges (Isensee et al. 2021) where it has them. Each copy is made
+    once and not anew in every epoch, so what nnU-Net does to one case in five or ten is done to half of them or to all. All ranges 0: nothing changes."""
+
+    flips: tuple[float, float] = (0.5, 0.5)
+    """Probability of a flip up-down and of one left-right: nnU-Net mirrors along every axis."""
+    rotation: float = 30.0
+    """Degrees to either side: nnU-Net's for volumes. Its half turn for slices adds heads upside down, which the flips show already."""
+    zoom: float = 0.35
+    """Lengths times exp(u), |u| up to this: 0.7 to 1.4, nnU-Net's."""
+    shear: float = 0.1
+    """Along each axis, to either side. nnU-Net has none; a tenth is a tilt of six degrees."""
+    elastic: float = 2.0
+    """The most of the standard deviation, in pixels, by which control points are moved. nnU-Net has none by default; at 2 heads keep their outline."""
+    elastic_spacing: int = 32
+    """Pixels between control points."""
+    chance: float = 0.5
+    """Probability of each of the changes of intensity below, a contrast."""
+    bias: float = 0.1
+    """Coefficients of the bias field's logarithm (a polynomial of third degree), to either side, the same for all contrasts, as a coil has one field.
+    nnU-Net has none."""
+    gamma: float = 0.35
+    """Exponents exp(u), |u| up to this, with mean and spread kept: 0.7 to 1.4, where nnU-Net has 0.7 to 1.5."""
+    contrast: float = 0.25
+    """Factors 1 + u, |u| up to this, on what differs from the mean: nnU-Net's."""
+    noise: float = 0.1
+    """The most of the noise's standard deviation, in units of the normalised scan: nnU-Net's."""
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,8 @@ class Weights:
 class Method:
     """The decisions of DESIGN §3, each a field. `default()` is what we ship, `paper()` is the print with its typos mended."""
 
+    space: Literal["pixel", "latent"] = "pixel"
+    """Where r_0 is diffused. pixel: as it is, as in all equations. latent: its code under E_r and D_r of `vaegan` weights, from which the training starts."""
     composition: Literal["preserve", "paper"] = "preserve"
     """preserve: x + S(f + r - x) on the grown support. paper: x_sub + G*m . r on the mask."""
     joint: bool = False

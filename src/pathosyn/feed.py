@@ -70,28 +70,49 @@ class Windows:
 
 
 def filled(method: Framework, slices: Slices, fabric: Fabric) -> Slices:
-    """The slices with a frozen f_sub's answer for each window, made once."""
+    """The slices with a frozen f_sub's answer for each window, made once, a share by each process."""
 
     def fill(batch: LesionBatch) -> np.ndarray:
         return method.fill(batch.to(fabric.device)).float().cpu().numpy()
 
-    return slices.filled(fill, batch_pixels=method.config.train.batch_pixels)
+    share = {"rank": fabric.global_rank, "world_size": fabric.world_size}
+    made = slices.fills(fill, batch_pixels=method.config.train.batch_pixels, **share)
+    if fabric.world_size > 1:
+        shares: list[dict[int, np.ndarray]] = [{} for _ in range(fabric.world_size)]
+        torch.distributed.all_gather_object(shares, made)
+        made = {row: values for each in shares for row, values in each.items()}
+    return slices.filled(made)
 
 
-def batches(slices: Slices, stage: Stage, settings: Train, start: int, done: int, stop: int, *, world: int) -> Iterator[tuple[int, LesionBatch]]:
-    """Steps `done`…`stop` of a stage that began at `start`, drawn ahead by one thread while the network computes; each batch is a pure function of its step."""
+@dataclass(frozen=True)
+class Turn:
+    """One process's share of a step's batch: which samples these are, and what their mean loss weighs beside those of the other processes, whose shares may
+    be larger or smaller by one."""
 
-    def draw(step: int) -> LesionBatch:
+    step: int
+    batch: LesionBatch
+    samples: range
+    weight: float
+
+
+def batches(slices: Slices, stage: Stage, settings: Train, start: int, done: int, stop: int, *, rank: int, world: int) -> Iterator[Turn]:
+    """Steps `done`…`stop` of a stage that began at `start`, drawn ahead by one thread while the network computes: of each batch, which is a pure function of
+    its step, the share of `rank` of `world` processes."""
+    pixels = settings.batch_pixels * stage.windows
+
+    def draw(step: int) -> Turn:
         healthy = stage.healthy((step - start) / max(1, stop - start))
-        batch = slices.draw(step, seed=settings.seed, batch_pixels=settings.batch_pixels * stage.windows, healthy=healthy, world_size=world)
-        streams = [rng.generator(settings.seed, "varied", step, i) for i in range(len(batch))]
+        batch = slices.draw(step, seed=settings.seed, batch_pixels=pixels, healthy=healthy, rank=rank, world_size=world)
+        samples = range(rank, rank + world * len(batch), world)
+        streams = [rng.generator(settings.seed, "varied", step, i) for i in samples]
         batch = varied(batch, streams) if stage.varied else batch
-        return warped(batch, streams) if stage.warped else batch
+        batch = warped(batch, streams) if stage.warped else batch
+        return Turn(step, batch, samples, len(batch) * world / slices.batch_size(batch.x.shape[-1], pixels, world))
 
     with ThreadPoolExecutor(1) as pool:
-        ahead: deque[Future[LesionBatch]] = deque(pool.submit(draw, step) for step in range(done, min(done + AHEAD, stop)))
+        ahead: deque[Future[Turn]] = deque(pool.submit(draw, step) for step in range(done, min(done + AHEAD, stop)))
         for step in range(done, stop):
-            batch = ahead.popleft().result()
+            turn = ahead.popleft().result()
             if step + AHEAD < stop:
                 ahead.append(pool.submit(draw, step + AHEAD))
-            yield step, batch
+            yield turn

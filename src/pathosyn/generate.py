@@ -1,33 +1,57 @@
-"""A cohort: a method or a control draws on the lesion windows of a prepared data set, into a SyntheticSet."""
+"""A cohort: a method or a control draws on the lesion windows of a prepared data set, into a SyntheticSet.
+
+Batches are numbered before any is drawn and depend on the request alone. Each is drawn by one process and written at once, so that several processes share
+them, an interrupted call goes on where it was, and the finished set has the same bytes either way.
+"""
 
 from __future__ import annotations
 
+import shutil
+import sys
 from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
 
-from pathosyn import rng
+from pathosyn import rng, scenes
 from pathosyn.checkpoint import Loaded, opened
-from pathosyn.controls import CONTROLS, NEEDS_DONOR, closest
+from pathosyn.config import Train
+from pathosyn.controls import CONTROLS, NEEDS_DONOR
 from pathosyn.data.population import fingerprint
 from pathosyn.data.slices import Slices
-from pathosyn.data.synthetic import FIELDS, Origin, Writer
-from pathosyn.data.tissue import on_tissue, solid
+from pathosyn.data.synthetic import FIELDS, Group, Origin, SyntheticSet, Writer
+from pathosyn.drawing import Drawer, Drawn, drawer
 from pathosyn.errors import refuse
-from pathosyn.networks import bf16_pays
+from pathosyn.methods import METHODS as GENERATIVE
+from pathosyn.optim import fabric_for
+from pathosyn.placing import Placer, Wish, healer
 from pathosyn.progress import track
-from pathosyn.types import Backend, Controls, Image, LesionBatch, Mask
+from pathosyn.runfolder import package_version
+from pathosyn.types import Backend, Controls
 from pathosyn.writing import refuse_unwritable
 
-METHODS = ("pathosyn", *CONTROLS)
-BATCH_PIXELS = 131072
-LEAST = 24
-"""Lesion pixels that a donor must have: a window may show a lesion's rim alone."""
-DONORS = 8
-"""Real lesions of other subjects that are looked at for the one whose mask fits best."""
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+METHODS = (*GENERATIVE, *CONTROLS, "conventional", "none")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a set is to hold. The same request on the same data with the same weights is the same set."""
+
+    method: str = "pathosyn"
+    purpose: Literal["train", "evaluate"] = "evaluate"
+    partition: Literal["train", "validation", "test"] = "validation"
+    per_lesion: int = 1
+    per_subject: int = 0
+    seed: int = 0
+    steps: int | None = None
+    severity: float = 1.0
+    wish: Wish = field(default_factory=Wish)
+    reconstruct: bool = False
 
 
 def generate(
@@ -42,141 +66,181 @@ def generate(
     per_subject: int = 0,
     seed: int = 0,
     steps: int | None = None,
+    severity: float = 1.0,
+    wish: Wish | None = None,
+    reconstruct: bool = False,
+    device: str = "cpu",
+    devices: int = 1,
+    nodes: int = 1,
     backend: Backend | None = None,
     progress: bool = True,
 ) -> Path:
     """Draw `per_lesion` times on each lesion window of `partition` (at most `per_subject` windows of a subject, evenly spread; 0: all).
 
-    `weights` gives the substrate, and with method "pathosyn" the lesion; `backend` as in `load`. Donors of the controls come from the training
-    subjects. Returns `out`.
-    InputError: an unknown method, a purpose that does not fit the partition, data without these subjects, weights that learned from them."""
+    `reconstruct`: the given windows through the method's own code and back, instead of a draw.
+    `wish`: which masks, on whose anatomy; the scan's own on its own, if not given.
+    `weights` draw the lesion where `method` is theirs; for a control they give the substrate. Donors of the controls come from the training subjects.
+    `devices` on each of `nodes`: processes that share the work (Fabric); `backend` as in `load`. The same call again goes on after an interruption.
+    Returns `out`.
+    InputError: an unknown method, or not that of the weights, a purpose that does not fit the partition, data without these subjects, weights that learned
+    from them, no room on the disk."""
     data, out = Path(data), Path(out)
-    if method not in METHODS:
-        raise refuse("--method", found=f"'{method}'", expected=f"one of {', '.join(METHODS)}", remedy="choose one of these")
-    if (purpose == "train") != (partition == "train"):
-        remedy = "sets to train with derive from training subjects only, sets to evaluate with from validation or test subjects only"
-        raise refuse("--purpose", found=f"{purpose} with --partition {partition}", expected="a pair that fits", remedy=remedy)
+    asked = Request(method, purpose, partition, per_lesion, per_subject, seed, steps, severity, wish or Wish(), reconstruct)
+    _refuse(asked)
     refuse_unwritable(out, "--out")
-    loaded = opened(weights, "cpu", backend)
+    fabric = fabric_for(replace(Train(), devices=devices, nodes=nodes), device) if devices * nodes > 1 or device not in ("cpu",) else None
+    loaded = opened(weights, str(fabric.device) if fabric else "cpu", backend)
+    if method in GENERATIVE and method != loaded.config.name:
+        found, remedy = f"{method} with weights of {loaded.config.name}", f"give --weights that `pathosyn train --method {method}` made"
+        raise refuse("--method", found=found, expected=f"{loaded.config.name}, or a control", remedy=remedy)
     slices = Slices(data, partition, contrasts=loaded.config.contrasts, every=False)
     _refuse_seen(slices, loaded, purpose)
-    rows = chosen(slices, per_subject)
-    if not len(rows):
+    rows = scenes.chosen(slices, per_subject) if method != "none" else np.empty(0, int)
+    if method == "conventional":  # which changes whole slices: one for each
+        rows = rows[np.unique(slices.windows[["subject", "z"]][rows], return_index=True)[1]]
+    if not len(rows) and method != "none":
         raise refuse(data, found=f"no lesion in the {partition} subjects", expected="lesion windows to draw on", remedy="prepare data with masks there")
     origin = Origin(slices.contrasts, fingerprint(slices), method, purpose, partition, loaded.sha256, seed)
-    donors = _Donors(Slices(data, "train", contrasts=loaded.config.contrasts)) if method in NEEDS_DONOR else None
-    with Writer(out, origin) as writer, track(len(rows) * per_lesion, f"generate {method}", "windows", show=progress) as bar:
-        for members in in_batches(slices, rows):
-            batch = slices.lesion(members)
-            for replicate in range(per_lesion):
-                writer.add(*_drawn(method, loaded, batch, donors, slices, members, seed=seed, replicate=replicate, steps=steps))
-                bar.advance(len(members))
-    return out
+    training = Slices(data, "train", contrasts=loaded.config.contrasts) if method in NEEDS_DONOR or asked.wish.masks == "sampled" else None
+    work = [(members, replicate) for members in scenes.in_batches(slices, rows) for replicate in range(per_lesion)]
+    writer = Writer(out, origin, {**vars(asked), "batch_pixels": scenes.BATCH_PIXELS, "pathosyn": package_version(), "backend": loaded.backend})
+    placer = None if asked.wish.plain else Placer(asked.wish, slices, training, healer(loaded))
+    lent = scenes.labels(slices) | (scenes.labels(training) if training else {})
+    job = _Job(asked, loaded, slices, placer, drawer(method, loaded, slices, training, steps, reconstruct=reconstruct), writer, work, lent)
+    return _run(job, fabric, show=progress)
 
 
-def chosen(slices: Slices, per_subject: int) -> np.ndarray:
-    """Row numbers of `slices.windows`: all, or at most `per_subject` of each subject, evenly spread over its table."""
-    owner = slices.windows["subject"]
-    picked = []
-    for subject in np.unique(owner):
-        mine = np.flatnonzero(owner == subject)
-        keep = min(per_subject or len(mine), len(mine))
-        # the middle of each of `keep` equal stretches: the ends are where a lesion begins, a few pixels large
-        picked.append(mine[((np.arange(keep) + 0.5) * len(mine) / keep).astype(int)])
-    return np.concatenate(picked) if picked else np.empty(0, int)
+@dataclass(frozen=True)
+class _Job:
+    asked: Request
+    loaded: Loaded
+    slices: Slices
+    placer: Placer | None
+    draw: Drawer
+    writer: Writer
+    work: list[tuple[list[int], int]]
+    """Rows of a batch, and which replicate of them."""
+    labels: dict[str, str]
+    """What the data says of each subject that may lend a lesion, as JSON."""
 
 
-def in_batches(slices: Slices, rows: np.ndarray) -> Iterator[list[int]]:
-    """The rows by side, in lists of at most `BATCH_PIXELS` window pixels."""
-    sides = slices.windows["side"][rows]
-    for side in np.unique(sides):
-        members = rows[sides == side].tolist()
-        size = max(1, BATCH_PIXELS // int(side) ** 2)
-        yield from (members[start : start + size] for start in range(0, len(members), size))
+def _run(job: _Job, fabric: Fabric | None, *, show: bool) -> Path:
+    """This process's share of the batches; the first process opens the set and finishes it."""
+    rank, world = (fabric.global_rank, fabric.world_size) if fabric else (0, 1)
+    total = sum(len(members) for members, _ in job.work)
+    if rank == 0:
+        job.writer.check()
+        _announce(job, total, show=show)
+        job.writer.open()
+    if fabric:
+        fabric.barrier()
+    mine = [(number, *each) for number, each in enumerate(job.work) if number % world == rank]
+    there = sum(len(members) for number, members, _ in mine if job.writer.has(number))
+    try:
+        with track(total // world, f"generate {job.asked.method}", "windows", done=there, show=show and rank == 0) as bar:
+            for number, members, replicate in mine:
+                if not job.writer.has(number):
+                    job.writer.add(number, *_batch(job, members, replicate))
+                    bar.advance(len(members))
+        if fabric:
+            fabric.barrier()
+        if rank == 0:
+            job.writer.finish(len(job.work))
+            _tell_missing(job, total)
+        if fabric:
+            fabric.barrier()  # none comes back before the set is there
+        return job.writer.folder
+    except Exception:  # not an interruption, after which the same command goes on
+        job.writer.abandon()
+        raise
 
 
-class _Donors:
-    """Real lesions of training subjects, a window of the same side for each window."""
-
-    def __init__(self, slices: Slices) -> None:
-        self.slices = slices
-        self.rows = {side: np.flatnonzero(slices.windows["side"] == side) for side in slices.sides}
-
-    def for_batch(self, batch: LesionBatch, seed: int) -> LesionBatch:
-        return self.slices.lesion([self._one(batch, b, seed) for b in range(len(batch))])
-
-    def _lends(self, donor: int, batch: LesionBatch, b: int) -> bool:
-        return self.slices.subjects[donor] != batch.subject[b] and bool((self.slices.present[donor] >= batch.present[b].numpy()).all())
-
-    def _one(self, batch: LesionBatch, b: int, seed: int) -> int:
-        """Of a few lesions of other subjects that have this one's contrasts, the one whose mask fits best."""
-        side, table = batch.x.shape[-1], self.slices.windows
-        able = [row for row in self.rows.get(side, ()) if table["lesion_pixels"][row] >= LEAST and self._lends(int(table["subject"][row]), batch, b)]
-        if not able:
-            raise refuse(self.slices.path, found=f"no training lesion of {side} pixels with these contrasts", expected="a donor", remedy="use another method")
-        draw = np.random.default_rng(rng.seed_of(seed, batch.subject[b], batch.z[b], "donor"))
-        some = draw.choice(able, min(DONORS, len(able)), replace=False).tolist()
-        return int(some[closest(batch.m[b], self.slices.lesion(some).m)])
-
-
-def _drawn(
-    method: str,
-    loaded: Loaded,
-    batch: LesionBatch,
-    donors: _Donors | None,
-    slices: Slices,
-    members: list[int],
-    *,
-    seed: int,
-    replicate: int,
-    steps: int | None,
-) -> tuple[dict[str, np.ndarray], list[dict[str, Any]]]:
+def _batch(job: _Job, members: list[int], replicate: int) -> list[Group]:
     """The windows of one batch as the Writer takes them."""
-    own = seed if not replicate else rng.seed_of(seed, replicate)
-    donor = donors.for_batch(batch, own) if donors else None
-    with torch.inference_mode():
-        x_sub = _substrate(loaded, batch)
-        if method == "pathosyn":
-            with torch.autocast("cpu", torch.bfloat16, enabled=bf16_pays("cpu")):
-                made = loaded.method.synthesize(batch, controls=Controls(seed=own), steps=steps)
-            x_hat, m, blend = made.x_hat.float(), made.m, made.S
-        else:
-            x_hat, m, blend = CONTROLS[method](batch, x_sub, donor, _substrate(loaded, donor) if donor else None, own)
-    x_hat = stopped_at_fluid(loaded, batch, x_hat, m)  # the controls, too: the same blend for all
-    known = batch.present[:, :, None, None].to(x_hat.dtype)
-    arrays = dict(zip(FIELDS, (t.numpy() for t in (x_hat * known, x_sub, m[:, 0], blend[:, 0])), strict=True))
-    table = slices.windows[members]
-    rows = [
-        {
-            "row": row,
-            "subject": batch.subject[b],
-            "z": batch.z[b],
-            "y": int(table["y"][b]),
-            "x": int(table["x"][b]),
+    asked = job.asked
+    own = asked.seed if not replicate else rng.seed_of(asked.seed, replicate)
+    groups = []
+    for scene in job.placer.scenes(members, own) if job.placer else [scenes.own(job.slices, members)]:
+        drawn = job.draw(scene, Controls(severity=asked.severity, seed=own))
+        arrays = dict(zip(FIELDS, (t.numpy() for t in (drawn.x_hat, drawn.x_sub, drawn.m[:, 0], drawn.S[:, 0])), strict=True))
+        planes = {_key(job, scene, b, replicate): plane for b, plane in enumerate(drawn.planes) if plane is not None}
+        groups.append(Group(arrays, list(_rows(job, scene, drawn, replicate, own)), planes))
+    return groups
+
+
+def _key(job: _Job, scene: scenes.Scene, b: int, replicate: int) -> str:
+    """Name of a whole drawn slice: two windows of one slice share it, where they were drawn together."""
+    mask, window = scene.masks[b], scene.windows[b]
+    apart = f" {scene.rows[b]} {mask.subject} {mask.z} {window.y} {window.x}" if job.placer else ""
+    return f"{scene.batch.subject[b]} {scene.batch.z[b]} {replicate}{apart}"
+
+
+def _rows(job: _Job, scene: scenes.Scene, drawn: Drawn, replicate: int, seed: int) -> Iterator[dict[str, Any]]:
+    """A description for each window. Labels such as grade belong to the lesion: a lesion that was drawn without regard to them has none."""
+    asked = job.asked
+    for b, window in enumerate(drawn.windows):
+        donor, mask = drawn.donors[b], scene.masks[b]
+        yield {
+            "row": scene.rows[b],
+            "subject": scene.batch.subject[b],
+            "partition": asked.partition,
+            "z": window.z,
+            "y": window.y,
+            "x": window.x,
             "replicate": replicate,
-            "seed": own,
-            "donor": donor.subject[b] if donor else "",
-            "lesion_pixels": int((m[b] > 0).sum()),
+            "seed": seed,
+            "method": asked.method,
+            "weights": job.loaded.sha256[:12],
+            "severity": asked.severity,
+            "donor": "" if donor == scene.batch.subject[b] else donor,
+            "mask": "augmented" if asked.method == "conventional" else "donor" if donor not in ("", scene.batch.subject[b]) else mask.how,
+            "mask_subject": donor or mask.subject,
+            "mask_z": mask.z,
+            "labels": job.labels.get(donor, ""),
+            "lesion_pixels": int((drawn.m[b] > 0).sum()),
+            "plane": _key(job, scene, b, replicate) if drawn.planes[b] is not None else "",
         }
-        for b, row in enumerate(members)
-    ]
-    return arrays, rows
 
 
-def stopped_at_fluid(loaded: Loaded, batch: LesionBatch, x_hat: Image, m: Mask) -> Image:
-    """Drawn windows x_hat (B, C, H, W) as `insert` finishes them: the scan's own fluid and bone beyond the masks, its own and the drawn one m, where the
-    method asks."""
-    if not loaded.method.config.method.stop_at_fluid:
-        return x_hat
-    x, lesion = batch.x.numpy(), (batch.m + m).numpy()[:, 0] > 0
-    tissue = [solid({name: x[b, c] for c, name in enumerate(loaded.config.contrasts) if batch.present[b, c]}) for b in range(len(batch))]
-    made = [on_tissue(x[b], x_hat[b].numpy(), np.where(lesion[b], np.float32(1), tissue[b])) for b in range(len(batch))]
-    return torch.from_numpy(np.stack(made))
+def _tell_missing(job: _Job, wanted: int) -> None:
+    """A warning where masks found no place. InputError where none did."""
+    missing = wanted - len(SyntheticSet(job.writer.folder).rows)
+    if missing and missing == wanted:
+        shutil.rmtree(job.writer.folder)
+        remedy = "give a smaller --shift-mm or --extent-mm, or another --anatomy"
+        raise refuse(job.writer.folder, found="no mask that found a place", expected="masks on the head, off the lesions", remedy=remedy)
+    if missing:
+        print(f"warning: {missing} of {wanted} masks found no place on the head and have no row", file=sys.stderr)
 
 
-def _substrate(loaded: Loaded, batch: LesionBatch) -> torch.Tensor:
-    parts = loaded.method.parts(batch)
-    return loaded.method.substrate(batch.x, parts.support, parts.known)
+def _announce(job: _Job, windows: int, *, show: bool) -> None:
+    """How much is to be drawn and how much of the disk it takes. InputError where that is not free."""
+    table, several = job.slices.windows, len(job.slices.contrasts)
+    pixels = sum(int((table["side"][members].astype(np.int64) ** 2).sum()) for members, _ in job.work)
+    size = 2 * pixels * (2 * several + 2)
+    if job.loaded.any_method.whole and job.asked.method in GENERATIVE:
+        size += 2 * windows * several * job.loaded.any_method.whole**2
+    place = next(path for path in (job.writer.folder, *job.writer.folder.absolute().parents) if path.exists())
+    free = shutil.disk_usage(place).free
+    if 2 * size > free:  # the batches and the set that is made of them
+        found, expected = f"{free / 1e6:.0f} MB free", f"{2 * size / 1e6:.0f} MB for {windows} windows"
+        raise refuse(job.writer.folder, found=found, expected=expected, remedy="free some space, or give fewer --per-lesion or --per-subject")
+    if show:
+        there = len(set(table["subject"][[row for members, _ in job.work for row in members]].tolist()))
+        print(f"generate {job.asked.method}: {windows} windows of {there} subjects, at most {size / 1e6:.0f} MB ({free / 1e6:.0f} MB free)", file=sys.stderr)
+
+
+def _refuse(asked: Request) -> None:
+    if not asked.wish.plain and asked.method in (*CONTROLS, "conventional"):
+        found, remedy = f"{asked.method} with other masks than the scan's own", "leave --masks, --shift-mm and --extent-mm out"
+        raise refuse("--method", found=found, expected="a method that draws lesions", remedy=remedy)
+    if asked.wish.masks == "own" and asked.wish.anatomy != "own":
+        raise refuse("--anatomy", found=f"{asked.wish.anatomy} with the scan's own masks", expected="own", remedy="add --masks sampled")
+    if asked.method not in METHODS:
+        raise refuse("--method", found=f"'{asked.method}'", expected=f"one of {', '.join(METHODS)}", remedy="choose one of these")
+    if (asked.purpose == "train") != (asked.partition == "train"):
+        remedy = "sets to train with derive from training subjects only, sets to evaluate with from validation or test subjects only"
+        raise refuse("--purpose", found=f"{asked.purpose} with --partition {asked.partition}", expected="a pair that fits", remedy=remedy)
 
 
 def _refuse_seen(slices: Slices, loaded: Loaded, purpose: str) -> None:

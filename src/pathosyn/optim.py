@@ -43,6 +43,13 @@ def precision(settings: Train, accelerator: str) -> Literal["32-true", "bf16-mix
     return "bf16-mixed" if bf16_pays(accelerator) else "32-true"
 
 
+def first_process() -> bool:
+    """Whether this is the only one of its kind, or the first of those that work together: the one that speaks."""
+    import torch.distributed as together
+
+    return not (together.is_available() and together.is_initialized()) or together.get_rank() == 0
+
+
 def fabric_for(settings: Train, device: str) -> Fabric:
     """Processes, device and precision, launched. InputError for a device, or a number of them, that is not there."""
     from lightning_fabric import Fabric

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from pathosyn.config import Config
-from pathosyn.types import Controls, LesionBatch, Synthesis
+from pathosyn.errors import refuse
+from pathosyn.types import Controls, Image, LesionBatch, Synthesis
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,10 @@ class Method(nn.Module):
     def losses(self, batch: LesionBatch, *, player: str, rng: Sequence[torch.Generator]) -> dict[str, Tensor]:
         """Loss terms; `loss` is minimised, the others are logged. One generator a sample, so that a result does not depend on the batch."""
         raise NotImplementedError
+
+    def reconstruct(self, batch: LesionBatch) -> Image | Synthesis:
+        """The given windows (or slices) through the method's own code and back; InputError where it has none."""
+        raise refuse("--reconstruct", found=f"{self.config.name}", expected="a method that codes what it is given", remedy="leave --reconstruct out")
 
     def synthesize(self, batch: LesionBatch, *, controls: Controls, steps: int | None = None) -> Synthesis:
         """Draw one lesion a window (or slice). Noise is keyed by (seed, subject, z), so a window draws the same lesion in any batch."""

@@ -43,6 +43,8 @@ def going_on(trained: Config, asked: Config) -> Config:
     method = replace(method, **{name: getattr(trained.method, name) or getattr(asked.method, name) for name in MORE})
     if trained.method.coarse > 1:
         method, coarse = replace(method, coarse=trained.method.coarse), trained.networks.coarse
+    if trained.method.space == "latent":  # E_r and D_r, which stay, are shown it
+        method = replace(method, context=trained.method.context)
     networks = replace(trained.networks, critic=asked.networks.critic, coarse=coarse)
     return replace(trained, method=method, networks=networks, train=asked.train, compared=kept(trained.compared, asked.compared))
 

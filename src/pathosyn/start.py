@@ -9,6 +9,7 @@ import torch
 
 from pathosyn.checkpoint import Loaded, load
 from pathosyn.config import Config
+from pathosyn.errors import InputError, refuse
 from pathosyn.methods import build
 from pathosyn.protocol import Method
 from pathosyn.reuse import going_on, kept
@@ -19,11 +20,16 @@ LENT = ("sub.", "encoder.", "decoder.", "r_scale", "r_max")
 
 def beginning(config: Config, start_from: Path | None) -> Method:
     """Fresh weights, or those of a file under the settings that `going_on` leaves, in training mode. Weights of another method lend what both have (`LENT`),
-    and the settings on which that depends. InputError as `load`."""
+    and the settings on which that depends. InputError as `load`, and for a training in latent space that does not start from an E_r and a D_r."""
     torch.manual_seed(config.train.seed)  # also for the critic, which a weight file does not hold
+    latent = config.name == "pathosyn" and config.method.space == "latent"
     if start_from is None:
+        if latent:
+            raise _without_encoder("--m.space", "latent without --from")
         return build(config)
     loaded = load(start_from)
+    if latent and not _holds(loaded.any_method.state_dict(), "sub", "encoder", "decoder"):
+        raise _without_encoder(start_from, f"weights of {loaded.config.name}, which hold no E_r and D_r of deviations")
     if loaded.config.name != config.name:
         return _lent(loaded, config)
     method = build(going_on(loaded.config, config))
@@ -39,24 +45,36 @@ def beginning(config: Config, start_from: Path | None) -> Method:
 
 def _lent(loaded: Loaded, config: Config) -> Method:
     """A new method with f_sub (and E_r, D_r) of another's weights, under their geometry, contrasts, composition and Inp."""
-    theirs = loaded.config
+    theirs, known = loaded.config, loaded.any_method.state_dict()
     same = {name: getattr(theirs.method, name) for name in ("composition", "fill", "scale_residual", "tanh_delta", "clamp_quantile", "inpaint", "sigma_px")}
+    if _holds(known, "encoder"):
+        same["context"] = theirs.method.context  # E_r and D_r are shown it
     config = replace(
         config,
         contrasts=theirs.contrasts,
         geometry=theirs.geometry,
         method=replace(config.method, **same),
         networks=replace(config.networks, sub=theirs.networks.sub),
-        compared=kept(theirs.compared, config.compared),
+        compared=kept(theirs.compared, config.compared) if _holds(known, "encoder") else config.compared,
     )
     method = build(config)
-    mine, given = method.state_dict(), loaded.any_method.state_dict()
+    mine = method.state_dict()
     for part in LENT:
-        here, there = ({name: value for name, value in state.items() if name.startswith(part)} for state in (mine, given))
+        here, there = ({name: value for name, value in state.items() if name.startswith(part)} for state in (mine, known))
         # A part of the same name that is built otherwise is another thing.
         if {name: value.shape for name, value in here.items()} == {name: value.shape for name, value in there.items()}:
             method.load_state_dict(there, strict=False)
     return method.train()
+
+
+def _holds(known: dict[str, torch.Tensor], *modules: str) -> bool:
+    """Whether weights hold all of these modules."""
+    return set(modules) <= {name.partition(".")[0] for name in known}
+
+
+def _without_encoder(where: str | Path, found: str) -> InputError:
+    remedy = "train a VAE-GAN with `pathosyn train --method vaegan`, then give its weights as --from"
+    return refuse(where, found=found, expected="weights of vaegan to start from", remedy=remedy)
 
 
 def grown(weight: torch.Tensor, shape: torch.Size) -> torch.Tensor:

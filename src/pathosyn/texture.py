@@ -67,6 +67,7 @@ def regions(m: Mask, S: Mask) -> Sequence[Mask]:  # noqa: N803 - the paper's let
 
 def distance(drawn: Image, real: Image, places: Sequence[Mask], around: Mask, filters: Tensor) -> Tensor:
     """Mean over regions and directions of W1 between the projected patches of `drawn` and `real` (B, C, H, W), in units of their spread on `around`.
+    `filters`: `directions` for all samples, or (B, …) for each its own.
 
     Per sample, then over the batch; 0 for a sample without a region of `LEAST` pixels. 0 where the two hold the same patches in any order. The unit is
     not the lesion's own spread: a lesion that happens to be smooth would count for more than a rough one, and draws would come out too smooth."""
@@ -75,10 +76,10 @@ def distance(drawn: Image, real: Image, places: Sequence[Mask], around: Mask, fi
         units = torch.stack([_spread(theirs[:, near > 0]) for theirs, near in zip(seen[len(real) :], around[:, 0], strict=True)])
     # Each band of each contrast in its own unit: a mixture of them would hear the loudest alone. Without a unit there is nothing (a missing contrast).
     seen = seen * torch.where(units > 1e-4, 1.0 / units.clamp(min=1e-4), 0.0).repeat(2, 1)[:, :, None, None]
-    projected = conv2d(pad(seen, (1,) * 4, mode="replicate"), filters)
+    seen = pad(seen, (1,) * 4, mode="replicate")
     total = seen.new_zeros(())
     for b in range(len(real)):
-        ours, theirs = projected[b], projected[b + len(real)]
+        ours, theirs = conv2d(seen[b :: len(real)], filters if filters.dim() == 4 else filters[b])
         unit = _spread(theirs[:, around[b, 0] > 0].detach())
         parts = [_gap(ours[:, where], theirs[:, where], unit) for where in (place[b, 0] > 0 for place in places) if int(where.sum()) >= LEAST]
         if parts:

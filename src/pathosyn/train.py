@@ -35,7 +35,6 @@ from pathosyn.writing import refuse_unwritable
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-    from pathosyn.types import LesionBatch
 
 LOG_EVERY = 50
 
@@ -79,6 +78,8 @@ def fit(data: str | Path, run: str | Path, config: Config, *, start_from: str | 
     refuse_unwritable(run, "--run")
     method = beginning(config, start_from)
     train = feed.training_slices(data, method.config)
+    held_out = feed.validation_slices(data, method.config)
+    seen, held_out = feed.seen_by(method, train), feed.seen_by(method, held_out) if held_out else None
     fabric = fabric_for(config.train, device)
     settings = replace(config.train, precision=precision(config.train, fabric.device.type))
     method.config = config = replace(method.config, train=settings)
@@ -91,8 +92,6 @@ def fit(data: str | Path, run: str | Path, config: Config, *, start_from: str | 
     fabric.barrier()  # every process has cut metrics.csv before one writes to it
     done = state["step"] if state else 0
     with track(config.train.steps, "train", "steps", done=done, show=progress and fabric.is_global_zero) as bar:
-        seen, held_out = feed.seen_by(method, train), feed.validation_slices(data, config)
-        held_out = feed.seen_by(method, held_out) if held_out else None
         session = Session(fabric, method.to(fabric.device), seen, held_out, folder, parent, population(train), bar)
         _run_stages(session, state)
     if fabric.is_global_zero:
@@ -152,12 +151,13 @@ def _players(session: Session, stage: Stage, state: dict[str, Any] | None) -> Pl
 def _run_steps(session: Session, slices: Slices, stage: Stage, players: Players, start: int, done: int, stop: int) -> None:
     """Steps `done`…`stop` of a stage that began at `start`. On return the method holds the averaged weights."""
     settings, running = session.settings, players.running
-    wrapped = session.fabric.setup_module(session.method)
-    wrapped.mark_forward_method("losses")
-    for step, batch in feed.batches(slices, stage, settings, start, done, stop, world=session.fabric.world_size):
+    session.method.train()
+    rank, world = session.fabric.global_rank, session.fabric.world_size
+    for turn in feed.batches(slices, stage, settings, start, done, stop, rank=rank, world=world):
+        step = turn.step
         for player in stage.players:
             rate = learning_rate(step - start, stop - start, settings, player=player)
-            terms = _step(session, wrapped, players.optimizers[player], batch, player=player, step=step, rate=rate)
+            terms = _step(session, players.optimizers[player], turn, player=player, rate=rate)
             players.averages[player].update_parameters(players.modules[player])
             running.add(terms if player == stage.players[-1] else {name: value for name, value in terms.items() if name != "loss"})
         now, last = step + 1, step + 1 == stop
@@ -176,26 +176,38 @@ def _run_steps(session: Session, slices: Slices, stage: Stage, players: Players,
     _checkpoint(session, players, stop)
 
 
-def _step(session: Session, method: Any, optimizer: torch.optim.Optimizer, batch: LesionBatch, *, player: str, step: int, rate: float) -> dict[str, float]:
+def _step(session: Session, optimizer: torch.optim.Optimizer, turn: feed.Turn, *, player: str, rate: float) -> dict[str, float]:
     """One optimiser step on this process's share of the batch."""
     fabric, settings = session.fabric, session.settings
     for group in optimizer.param_groups:
         group["lr"] = rate
-    streams = [rng.generator(settings.seed, "noise", step, player, i) for i in range(len(batch))]
-    share = batch.shard(fabric.global_rank, fabric.world_size).to(fabric.device)
-    terms = method.losses(share, player=player, rng=streams[fabric.global_rank :: fabric.world_size])
-    fabric.backward(terms["loss"])
-    norm = torch.nn.utils.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], settings.clip_norm)
+    streams = [rng.generator(settings.seed, "noise", turn.step, player, i) for i in turn.samples]
+    with fabric.autocast():
+        terms = session.method.losses(turn.batch.to(fabric.device), player=player, rng=streams)
+    fabric.backward(turn.weight * terms["loss"])
+    moved = [p for g in optimizer.param_groups for p in g["params"]]
+    if fabric.world_size > 1:
+        _share_gradients(fabric, moved)
+    norm = torch.nn.utils.clip_grad_norm_(moved, settings.clip_norm)
     if not torch.isfinite(norm):  # the weights of the last checkpoint are still good: none may be written over them
         remedy = "try a smaller --train.lr or --train.precision 32-true, in a new --run; if it stays, look at the data with `pathosyn check`"
-        raise refuse(f"training step {step + 1}", found=f"a gradient that is not finite (loss {terms['loss'].item():g})", expected="numbers", remedy=remedy)
+        found = f"a gradient that is not finite (loss {terms['loss'].item():g})"
+        raise refuse(f"training step {turn.step + 1}", found=found, expected="numbers", remedy=remedy)
     optimizer.step()
     # All of it: the one who plays against the critic has left gradients there, and the critic's next step may not add them to its own.
     session.method.zero_grad(set_to_none=True)
-    values: Any = torch.stack([value.detach().float() for value in terms.values()])
+    values: Any = torch.stack([value.detach().float() for value in terms.values()]) * turn.weight
     if fabric.world_size > 1:
         values = fabric.all_reduce(values, reduce_op="mean")
     return dict(zip(terms, values.tolist(), strict=True))
+
+
+def _share_gradients(fabric: Fabric, parameters: Sequence[nn.Parameter]) -> None:
+    """The mean over processes, in one message. Not by DistributedDataParallel, which cannot have a player whose step leaves the other's weights alone."""
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    mean: Any = fabric.all_reduce(torch.cat([g.flatten() for g in gradients]), reduce_op="mean")
+    for parameter, values in zip(parameters, mean.split([g.numel() for g in gradients]), strict=True):
+        parameter.grad = values.view_as(parameter)
 
 
 def _schedule(stages: Sequence[Stage], steps: int) -> Iterator[tuple[Stage, int, int]]:

@@ -19,6 +19,10 @@ def _foreign_set(place: Place, content: str) -> str:
     return f"ours={place.root / 'set'}"
 
 
+def _export(place: Place, *extra: object) -> list[str]:
+    return place.argv("export", place.root / "set", "--data", place.world.slices, "--to", "png", "--out", place.out, *extra)
+
+
 CASES = [
     Case("generate by an unknown method", lambda p: _generate(p, "--method", "magic"), ("--method", "magic", "copy-paste")),
     Case("generate to train from test subjects", lambda p: _generate(p, "--purpose", "train", "--partition", "test"), ("--purpose", "training subjects only")),
@@ -34,5 +38,9 @@ CASES = [
     Case("evaluate nothing that is named", lambda p: _evaluate(p, "--synthetic", "sets/a"), ("--synthetic", "NAME=DIR")),
     Case("evaluate a folder that is no set", lambda p: _evaluate(p, "--synthetic", f"a={p.root}"), ("no synthetic set", "pathosyn generate")),
     Case("evaluate a set of another version", lambda p: _evaluate(p, "--synthetic", _foreign_set(p, '{"format": "x"}')), ("another kind or version",)),
+    Case("export a folder that is no set", _export, ("no synthetic set", "pathosyn generate")),
+    Case("export less than no healthy slice", lambda p: _export(p, "--healthy", -1), ("--healthy", "at least 0")),
+    Case("export without data", lambda p: [*_export(p)[:-6], "--to", "png", "--out", str(p.out)], ("--data",), parser=True),
+    Case("export for another tool", lambda p: _export(p, "--to", "dicom"), ("--to", "nnunet"), parser=True),
     Case("evaluate a set without its header", lambda p: _evaluate(p, "--synthetic", _foreign_set(p, "[1]")), ("no synthetic set",)),
 ]

@@ -392,9 +392,12 @@ def test_the_shares_of_a_batch_add_up_to_it(straight: Path, paper_straight: Path
         method.losses(batch.shard(rank, world), player="both", rng=streams[rank::world])["loss"].backward()
         return [p.grad.clone() for p in method.parameters() if p.grad is not None]
 
-    whole, shares = gradient(0, 1), [gradient(rank, 2) for rank in (0, 1)]
-    apart = max(float((w - (a + b) / 2).abs().max()) for w, a, b in zip(whole, *shares, strict=True))
-    assert apart < 1e-12 * max(float(w.abs().max()) for w in whole)
+    whole = gradient(0, 1)
+    # Three share four samples unevenly; an estimate is rounded to 32 bit, which halves undo exactly and thirds do not.
+    for world, close in ((2, 1e-12), (3, 1e-7)):
+        shares = [[len(batch.shard(rank, world)) / 4 * g for g in gradient(rank, world)] for rank in range(world)]
+        apart = max(float((w - sum(parts)).abs().max()) for w, *parts in zip(whole, *shares, strict=True))
+        assert apart < close * max(float(w.abs().max()) for w in whole)
 
 
 def in_double(batch: LesionBatch) -> LesionBatch:
@@ -404,11 +407,19 @@ def in_double(batch: LesionBatch) -> LesionBatch:
 @pytest.mark.slow
 def test_two_processes_end_where_one_does(prepared: Path, settings: Callable[..., list[str]], tmp_path: Path) -> None:
     """To rounding, since sums are taken in another order. A bias that a normalisation takes out again has a gradient of nothing but rounding,
-    of which Adam makes steps of full length: biases may differ by that. Two interpreters start, which alone takes ten seconds."""
+    of which Adam makes steps of full length: biases may differ by that. Without a critic, whose hinge is a mean over all patches of a process's share.
+    Two interpreters start, which alone takes ten seconds."""
     script = tmp_path / "pathosyn_main.py"  # the second process runs the first one's command again
     script.write_text("from pathosyn.cli import main\nif __name__ == '__main__':\n    raise SystemExit(main())\n")
     for processes in (1, 2):
-        words = ["train", "--data", prepared, "--run", tmp_path / str(processes), *settings("--train.batch-pixels", 8192, "--train.devices", processes)]
+        words = [
+            "train",
+            "--data",
+            prepared,
+            "--run",
+            tmp_path / str(processes),
+            *settings("--train.batch-pixels", 8192, "--m.adversary", 0, "--train.devices", processes),
+        ]
         start = [sys.executable, script, *words]
         done = subprocess.run([*map(str, start)], capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False)
         assert done.returncode == 0, done.stderr[-3000:]

@@ -1,9 +1,11 @@
-"""A tiny PathoSyn and toy windows for the unit tests of the method. torch and MONAI are imported on first use only."""
+"""A tiny PathoSyn, as a method and as a file of weights, and toy windows for the unit tests of the method. torch and MONAI are imported on first use only."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -105,3 +107,27 @@ def _batch_of(count: int = 3, *, healthy: tuple[bool, ...] | None = None, presen
 def batch_of() -> Callable[..., LesionBatch]:
     """(count, healthy=…, present=…) → two-contrast windows of 32 px with disks of radius 3, 4, …; a missing contrast is 0."""
     return _batch_of
+
+
+@pytest.fixture(scope="session")
+def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Sequence[str]], Path]:
+    """contrasts → a weight file of tiny networks of `default` that have learned nothing and take one call."""
+
+    @cache
+    def saved(contrasts: tuple[str, ...]) -> Path:
+        import torch
+
+        from pathosyn.checkpoint import Provenance, save_weights
+        from pathosyn.methods import build
+
+        torch.manual_seed(0)
+        networks = Networks(sub=(8, 8, 8, 8, 8), eps=(8, 16), coarse=(8, 16))
+        method = build(Config(contrasts, networks=networks, method=replace(default(), steps=1)))
+        for parameter in method.parameters():
+            if not parameter.any():
+                torch.nn.init.normal_(parameter, std=0.05)
+        path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+        save_weights(path, method, Provenance(population={"area_mm2": [20.0, 100.0]}))
+        return path
+
+    return lambda contrasts: saved(tuple(contrasts))

@@ -14,17 +14,19 @@ import pandas as pd
 import pytest
 import torch
 
+from pathosyn import drawing, scenes
 from pathosyn.checkpoint import Loaded, Provenance
 from pathosyn.config import Geometry, default
-from pathosyn.controls import NEEDS_DONOR
+from pathosyn.controls import CONTROLS, NEEDS_DONOR
 from pathosyn.data.slices import Slices
 from pathosyn.data.synthetic import SyntheticSet
 from pathosyn.errors import InputError
-from pathosyn.generate import chosen
 from pathosyn.generate import generate as run
 from pathosyn.rng import seed_of
+from pathosyn.scenes import chosen
 
 cohort = import_module("pathosyn.generate")  # `from pathosyn import generate` is the function
+DRAWN = ("pathosyn", *CONTROLS)
 
 PARTITION = {"train": ("phantom_002", "phantom_004", "phantom_005"), "validation": ("phantom_000", "phantom_001", "phantom_003"), "test": ("healthy_000",)}
 
@@ -53,7 +55,7 @@ def loaded(make_method: Callable[..., Any]) -> Loaded:
 def sets(data: Path, loaded: Loaded, tmp_path_factory: pytest.TempPathFactory) -> dict[str, SyntheticSet]:
     """One of every method on the validation subjects."""
     root = tmp_path_factory.mktemp("sets")
-    return {name: SyntheticSet(run(data, root / name, loaded, method=name, per_subject=3, progress=False)) for name in cohort.METHODS}
+    return {name: SyntheticSet(run(data, root / name, loaded, method=name, per_subject=3, progress=False)) for name in DRAWN}
 
 
 def refused(*given: object, **named: object) -> str:
@@ -131,7 +133,7 @@ def test_a_set_says_where_its_windows_are_from(data: Path, loaded: Loaded, sets:
             assert window["m"].shape == (side, side) and row["lesion_pixels"] == (window["m"] > 0).sum()
 
 
-@pytest.mark.parametrize("name", cohort.METHODS)
+@pytest.mark.parametrize("name", DRAWN)
 def test_the_scan_stays_beyond_the_supports(name: str, data: Path, sets: dict[str, SyntheticSet]) -> None:
     slices, changed = Slices(data, "validation", contrasts=("t1", "flair")), 0
     for row, window in sets[name].windows():
@@ -156,7 +158,7 @@ def test_a_training_lesion_is_not_its_own_donor(data: Path, loaded: Loaded, tmp_
 @pytest.mark.parametrize("name", ["pathosyn", "gaussian", "permuted"])
 def test_the_batch_does_not_show(name: str, data: Path, loaded: Loaded, sets: dict[str, SyntheticSet], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One window at a time, the same windows to float16's rounding; a control to the bit."""
-    monkeypatch.setattr(cohort, "BATCH_PIXELS", 1)
+    monkeypatch.setattr(scenes, "BATCH_PIXELS", 1)
     alone = SyntheticSet(run(data, tmp_path / "set", loaded, method=name, per_subject=3, progress=False))
     assert alone.rows.equals(sets[name].rows), "also the places in the file"
     for (_, ours), (_, theirs) in zip(alone.windows(), sets[name].windows(), strict=True):
@@ -218,7 +220,7 @@ def test_real_against_real_and_every_background_is_a_coin(data: Path, sets: dict
 
 
 def test_a_set_drawn_on_other_data_is_refused(data: Path, sets: dict[str, SyntheticSet]) -> None:
-    from pathosyn.evaluate.realism import matching
+    from pathosyn.data.matching import matching
 
     assert matching(data, sets["real"]).subjects == list(PARTITION["validation"])
     sets["real"].origin, kept = replace(sets["real"].origin, data="0" * 64), sets["real"].origin
@@ -240,19 +242,19 @@ def test_fluid_beyond_the_masks_stays_in_the_controls_too(loaded: Loaded, make_m
     batch = LesionBatch(x, m, m, x, torch.ones(1, 2, dtype=torch.bool), torch.zeros(1, dtype=torch.bool), ["a"], [0])
     pasted = torch.zeros_like(m)
     pasted[..., 24:30, 4:10] = 1
-    found = cohort.stopped_at_fluid(loaded, batch, torch.full_like(x, 9.0), pasted)
+    found = drawing.stopped_at_fluid(loaded, batch, torch.full_like(x, 9.0), pasted)
     drawn = (found == 9).all(dim=1)[0]
     assert bool(drawn[:, 16:].all()) and bool(drawn[12:20, 12:16].all()) and bool(drawn[24:30, 4:10].all()) and bool(drawn[:4].all())
     wet = torch.ones(32, 16, dtype=torch.bool)
     wet[:4], wet[12:20, 12:16], wet[24:30, 4:10] = False, False, False
     assert torch.equal(found[0, :, :, :16][:, wet], x[0, :, :, :16][:, wet])
     off = make_method(default(), stop_at_fluid=False)
-    assert bool((cohort.stopped_at_fluid(replace(loaded, any_method=off), batch, torch.full_like(x, 9.0), pasted) == 9).all())
+    assert bool((drawing.stopped_at_fluid(replace(loaded, any_method=off), batch, torch.full_like(x, 9.0), pasted) == 9).all())
 
 
 @pytest.mark.parametrize("name", ["pathosyn", "gaussian", "copy-paste"])
 def test_every_method_is_finished_so(name: str, data: Path, loaded: Loaded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cohort, "stopped_at_fluid", lambda _, batch, x_hat, m: torch.full_like(x_hat, 7.0) * (m >= 0))
+    monkeypatch.setattr(drawing, "stopped_at_fluid", lambda _, batch, x_hat, m: torch.full_like(x_hat, 7.0) * (m >= 0))
     found = SyntheticSet(run(data, tmp_path / "set", loaded, method=name, per_subject=1, progress=False))
     assert all((window["x_hat"] == 7).all() for _, window in found.windows())
 

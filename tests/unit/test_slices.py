@@ -154,9 +154,16 @@ def test_batches_have_the_size_asked_for(path: Path) -> None:
     slices = Slices(path, "train")
     assert slices.batch_size(64, 6 * 64**2) == 6
     assert slices.batch_size(64, 100) == 1
-    assert slices.batch_size(64, 6 * 64**2, world_size=4) == 8
-    batch = slices.draw(0, **OPTIONS, world_size=4)
-    assert len(batch) == slices.batch_size(batch.x.shape[-1], OPTIONS["batch_pixels"], 4)
+    assert slices.batch_size(64, 6 * 64**2, world_size=4) == 6
+    assert slices.batch_size(64, 2 * 64**2, world_size=4) == 4, "none may be idle"
+
+
+def test_the_processes_share_one_batch(path: Path) -> None:
+    slices = Slices(path, "train")
+    whole = slices.draw(1, **OPTIONS)
+    shares = [slices.draw(1, **OPTIONS, rank=rank, world_size=4) for rank in range(4)]
+    assert sum(map(len, shares)) == len(whole) > 3 and len({len(share) for share in shares}) == 2, "unevenly"
+    assert all(same(share, whole.shard(rank, 4)) for rank, share in enumerate(shares))
 
 
 def test_every_window_is_drawn_as_often_as_any_other(roomy: Slices) -> None:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from pathosyn.evaluate.statistics import auc, bootstrap, folds, mean_of
+from pathosyn.data.split import folds
+from pathosyn.evaluate.statistics import auc, bootstrap, mean_of
 
 
 @pytest.mark.parametrize("levels", [3, 10, 10**6], ids=["many ties", "some ties", "no tie"])

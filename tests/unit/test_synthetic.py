@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pathosyn.data.synthetic import FIELDS, Origin, SyntheticSet, Writer
+from pathosyn.data.synthetic import FIELDS, Group, Origin, SyntheticSet, Writer
 from pathosyn.errors import InputError
 
 ORIGIN = Origin(contrasts=("t1", "flair"), data="d" * 64, method="blurred", purpose="evaluate", partition="test", weights="w" * 64, seed=7)
@@ -28,10 +28,13 @@ def rows(*numbers: int) -> list[dict[str, Any]]:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Three batches of two sides."""
-    with Writer(tmp_path / "sets" / "blurred", ORIGIN) as writer:
-        for some, (count, side, seed) in ((rows(4, 5), (2, 32, 0)), (rows(6), (1, 64, 1)), (rows(8, 7), (2, 32, 2))):
-            writer.add(arrays(count, side, seed), some)
-    return tmp_path / "sets" / "blurred"
+    writer = Writer(tmp_path / "sets" / "blurred", ORIGIN)
+    assert writer.open() == 0
+    batches = ((rows(4, 5), (2, 32, 0)), (rows(6), (1, 64, 1)), (rows(8, 7), (2, 32, 2)))
+    for number in (2, 0, 1):  # as several processes may
+        some, (count, side, seed) = batches[number]
+        writer.add(number, Group(arrays(count, side, seed), some))
+    return writer.finish(3)
 
 
 def test_what_was_written_is_read_in_its_order(folder: Path) -> None:
@@ -53,19 +56,65 @@ def test_a_finished_set_leaves_nothing_beside_it(folder: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == ["rows.csv", "set.json", "windows.h5"]
 
 
-@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-def test_nothing_is_left_where_the_body_fails(tmp_path: Path, error: type[BaseException]) -> None:
-    with pytest.raises(error), Writer(tmp_path / "set", ORIGIN) as writer:
-        writer.add(arrays(1, 32, 0), rows(1))
-        raise error
+def test_what_another_request_left_does_not_count(tmp_path: Path) -> None:
+    left = Writer(tmp_path / "set", ORIGIN, {"steps": 4})
+    left.open()
+    left.add(0, Group(arrays(2, 32, 0), rows(1, 2)))
+    writer = Writer(tmp_path / "set", ORIGIN, {"steps": 5})
+    assert writer.open() == 0 and not writer.has(0)
+    writer.add(0, Group(arrays(1, 32, 1), rows(3)))
+    writer.finish(1)
+    assert SyntheticSet(tmp_path / "set").rows["row"].tolist() == [3] and [p.name for p in tmp_path.iterdir()] == ["set"]
+
+
+def test_what_the_same_request_left_is_gone_on_with(tmp_path: Path, folder: Path) -> None:
+    left = Writer(folder, ORIGIN, {"steps": 4})
+    left.open()
+    left.add(1, Group(arrays(2, 32, 0), rows(1, 2)))
+    (left.part / ".batch-0000000.npz.part").write_bytes(b"half")
+    again = Writer(folder, ORIGIN, {"steps": 4})
+    assert again.open() == 1 and again.has(1) and not again.has(0)
+    assert SyntheticSet(folder).rows["row"].tolist()[0] == 4, "the older set stays until the new one is whole"
+    again.add(0, Group(arrays(1, 32, 1), rows(3)))
+    again.finish(2)
+    assert SyntheticSet(folder).rows["row"].tolist() == [3, 1, 2] and [p.name for p in folder.parent.iterdir()] == ["blurred"]
+
+
+def test_an_abandoned_set_leaves_nothing(tmp_path: Path) -> None:
+    writer = Writer(tmp_path / "set", ORIGIN)
+    writer.open()
+    writer.add(0, Group(arrays(1, 32, 0), rows(1)))
+    writer.abandon()
     assert not list(tmp_path.iterdir())
 
 
-def test_a_part_of_a_run_that_was_killed_does_not_count(tmp_path: Path) -> None:
-    Writer(tmp_path / "set", ORIGIN).__enter__().add(arrays(2, 32, 0), rows(1, 2))
-    with Writer(tmp_path / "set", ORIGIN) as writer:
-        writer.add(arrays(1, 32, 1), rows(3))
-    assert SyntheticSet(tmp_path / "set").rows["row"].tolist() == [3] and [p.name for p in tmp_path.iterdir()] == ["set"]
+def test_whole_slices_travel_beside_their_windows(tmp_path: Path) -> None:
+    """Two windows of one slice share it."""
+    plane = np.random.default_rng(3).normal(size=(2, 50, 40)).astype(np.float32)
+    writer = Writer(tmp_path / "set", ORIGIN)
+    writer.open()
+    some = [{**row, "plane": key} for row, key in zip(rows(1, 2, 3), ("a 1 0", "a 1 0", ""), strict=True)]
+    writer.add(0, Group(arrays(3, 32, 0), some, {"a 1 0": plane}))
+    found = [window for _, window in SyntheticSet(writer.finish(1)).windows()]
+    assert all(np.array_equal(window["plane"], plane.astype(np.float16)) for window in found[:2]) and "plane" not in found[2]
+
+
+def test_a_batch_may_hold_several_sides(tmp_path: Path) -> None:
+    writer = Writer(tmp_path / "set", ORIGIN)
+    writer.open()
+    writer.add(0, Group(arrays(1, 32, 0), rows(1)), Group(arrays(2, 64, 1), rows(2, 3)))
+    writer.add(1, Group(arrays(1, 64, 2), rows(4)))
+    found = SyntheticSet(writer.finish(2))
+    assert found.rows["row"].tolist() == [1, 2, 3, 4] and found.rows["place"].tolist() == [0, 0, 1, 2]
+    last = [window for _, window in found.windows()][-1]
+    assert np.array_equal(last["x_hat"], arrays(1, 64, 2)["x_hat"][0].astype(np.float16).astype(np.float32))
+
+
+def test_an_empty_set_is_a_set(tmp_path: Path) -> None:
+    writer = Writer(tmp_path / "set", ORIGIN)
+    writer.open()
+    found = SyntheticSet(writer.finish(0))
+    assert len(found.rows) == 0 and list(found.windows()) == []
 
 
 def no_json(folder: Path) -> None:

@@ -17,6 +17,7 @@ VERBS = {
     "insert": "put a lesion into a scan, or draw a scan's own lesion anew",
     "heal": "take the lesion out of a scan",
     "generate": "draw a set of lesions, by a method or a control, on prepared data",
+    "export": "write drawn sets for other tools: nnU-Net, BIDS, PNG",
     "evaluate": "measure how good a set is, controls beside it",
 }
 

@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 class EvaluateVerb:
     """Measure sets that `pathosyn generate` wrote, on the subjects they were drawn on. Prints the table and writes it, and the rows behind it, as CSV."""
 
-    question: tyro.conf.Positional[Literal["realism", "appearance", "diversity", "gallery"]]
+    question: tyro.conf.Positional[Literal["realism", "appearance", "diversity", "gallery", "comparison"]]
     """realism: can a judge tell them from real ones. appearance: statistics beside real ones. diversity: spread and memory.
-    gallery: sheets to score blind, and once they are scored the AUC."""
+    gallery: sheets to score blind, and once they are scored the AUC. comparison: one picture of all sets side by side, and of the last one its substrate and
+    deviation."""
     real: Path
     """The slices file with the real scans."""
     synthetic: tuple[str, ...]
@@ -32,6 +33,8 @@ class EvaluateVerb:
     """Folder for the tables."""
     judges: tuple[Literal["trees", "cnn"], ...] = ("trees", "cnn")
     """realism: which judges."""
+    contrasts: tuple[str, ...] = ()
+    """comparison: which, one a row; all if not given."""
     threads: int = 0
     """CPU threads; 0: as many as torch sees fit."""
 
@@ -45,6 +48,11 @@ class EvaluateVerb:
         self.out.mkdir(parents=True, exist_ok=True)
         if self.question == "gallery":
             return self._gallery(sets)
+        if self.question == "comparison":
+            from pathosyn.evaluate.comparison import sheet
+
+            print(sheet(self.real, {name: _judged(some)[0] for name, some in sets.items()}, self.out / "comparison.png", contrasts=self.contrasts))
+            return 0
         rows, table = {"realism": self._realism, "appearance": self._appearance, "diversity": self._diversity}[self.question](sets)
         _write(rows, self.out / f"{self.question}-rows.csv")
         _write(table, self.out / f"{self.question}.csv")

@@ -24,7 +24,8 @@ class GenerateVerb:
     weights: Path | None = None
     """Weight file or name; the shipped weights if not given."""
     method: str = "pathosyn"
-    """pathosyn, or a control: real, substrate, blurred, gaussian, permuted, copy-paste."""
+    """Whose weights these are: pathosyn, vaegan, brain-ldm, maskdiff-inpaint, meta-auto or difference-gan; or a control: real, substrate, blurred, gaussian,
+    permuted, copy-paste; or conventional (flips, turns, brightness …), or none, an empty set."""
     purpose: Literal["train", "evaluate"] = "evaluate"
     """train: from training subjects only. evaluate: from validation or test subjects only."""
     partition: Literal["train", "validation", "test"] | None = None
@@ -36,17 +37,38 @@ class GenerateVerb:
     seed: int = 0
     steps: int | None = None
     """Network calls; the weights' own number if not given."""
+    masks: Literal["own", "sampled"] = "own"
+    """own: each lesion's own. sampled: shapes of training lesions, changed and placed where lesions lie."""
+    anatomy: Literal["own", "other", "healthy"] = "own"
+    """With sampled masks. own: slices of the same subject, its lesion taken out. other: of another subject. healthy: slices without a lesion."""
+    shift_mm: tuple[float, float] = (0.0, 0.0)
+    """Move own masks, mm to the right and to the front of the slice as it is stored."""
+    extent_mm: float = 0.0
+    """Grow (or shrink, below 0) own masks by so much all around."""
+    severity: float = 1.0
+    """0: no lesion, 1: as trained, 2: twice the deviation."""
+    device: Literal["auto", "cpu", "cuda"] = "cpu"
+    devices: int = 1
+    """Processes, or GPUs, that share the work on each node; the set is the same."""
+    nodes: int = 1
+    """Machines that share it."""
     backend: Literal["torch", "onnxruntime"] = "torch"
     """What runs the networks. onnxruntime: faster on a CPU, after a few seconds for translating them; pip install 'pathosyn[onnxruntime]'"""
+    reconstruct: bool = False
+    """The given scans through the method's own code and back, instead of a draw: what its code can hold. Not of methods without a code."""
+    export: Literal["nnunet", "bids", "png"] | None = None
+    """Write the set in this layout, too, beside it (`pathosyn export` has more flags)."""
     threads: int = 0
     """CPU threads; 0: as many as torch sees fit."""
 
     def run(self) -> int:
         """Prints what was written."""
         from pathosyn.generate import generate
+        from pathosyn.optim import first_process
+        from pathosyn.placing import Wish
         from pathosyn.weights import find
 
-        if faults := [f for name in ("seed", "per_lesion", "per_subject") for f in outside(name, getattr(self, name))]:
+        if faults := [f for name in ("seed", "per_lesion", "per_subject", "severity", "devices", "nodes") for f in outside(name, getattr(self, name))]:
             raise InputError(faults)
         use_threads(self.threads)
         partition = self.partition or ("train" if self.purpose == "train" else "validation")
@@ -61,8 +83,21 @@ class GenerateVerb:
             per_subject=self.per_subject,
             seed=self.seed,
             steps=self.steps,
+            severity=self.severity,
+            reconstruct=self.reconstruct,
+            wish=Wish(self.masks, self.anatomy, self.extent_mm, self.shift_mm),
+            device=self.device,
+            devices=self.devices,
+            nodes=self.nodes,
             backend=self.backend,
         )
+        if not first_process():
+            return 0
+        if self.export:
+            from pathosyn.export import export
+
+            made = export([folder], self.data, self.export, folder.with_name(f"{folder.name}-{self.export}"))
+            print(f"{self.export}: {made}")
         print(f"set: {folder}\nnext: pathosyn evaluate realism --real {self.data} --synthetic NAME={folder} --out DIR")
         return 0
 

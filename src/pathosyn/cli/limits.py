@@ -52,12 +52,24 @@ RANGES: dict[str, tuple[float, float]] = {
     "m.coarse": (1, 16),
     "m.level": _COUNT,
     "networks.blocks": (1, 16),
+    "compared.vaegan.latent": (1, 1024),
+    "compared.vaegan.kl": _NOT_NEGATIVE,
+    "compared.vaegan.adversary": _NOT_NEGATIVE,
+    "compared.vaegan.adversary_share": _SHARE,
     **{f"m.weights.{name}": _NOT_NEGATIVE for name in ("out", "inside", "diff", "pat", "ring", "leak", "dev", "syn")},
+    "compared.difference.warm_up": _SHARE,
+    "compared.difference.healthy": _SHARE,
+    **{f"compared.difference.{name}": _NOT_NEGATIVE for name in ("adversary", "anchor", "seek", "apart")},
     "threads": (0, 1024),
     "workers": (0, 1024),
     "seed": _NOT_NEGATIVE,
     "per_lesion": (1, 1000),
     "per_subject": _NOT_NEGATIVE,
+    "severity": (0, 5),
+    "devices": (1, 1024),
+    "nodes": (1, 1024),
+    "real_per_subject": _NOT_NEGATIVE,
+    "healthy": _NOT_NEGATIVE,
 }
 """By flag, `_` for `-`; ends included."""
 
@@ -84,7 +96,8 @@ def outside(name: str, value: Any) -> list[Fault]:
 def _default(name: str) -> str:
     """The default of a setting, as a hint."""
     head, _, rest = name.partition(".")
-    config: Any = {"geometry": Geometry(), "train": Config().train, "m": Config().method, "networks": Config().networks}.get(head)
+    whole = Config()
+    config: Any = {"geometry": Geometry(), "train": whole.train, "m": whole.method, "networks": whole.networks, "compared": whole.compared}.get(head)
     if config is None:
         return ""
     for part in rest.split("."):

@@ -50,6 +50,7 @@ class TrainVerb:
     def run(self) -> int:
         """Train; prints where the weights are."""
         from pathosyn.data.store import read_header
+        from pathosyn.optim import first_process
         from pathosyn.train import fit
         from pathosyn.weights import find
 
@@ -67,7 +68,10 @@ class TrainVerb:
         except OSError as error:
             error.filename = error.filename or str(self.run_folder)  # a write knows no name
             raise
-        print(f"weights: {weights}\nnext: pathosyn insert SUBJECT_DIR --out DIR --weights {weights}")
+        if not first_process():
+            return 0
+        draws = f"generate --data {self.data} --method {self.method_name} --out DIR" if self.method_name != "pathosyn" else "insert SUBJECT_DIR --out DIR"
+        print(f"weights: {weights}\nnext: pathosyn {draws} --weights {weights}")
         return 0
 
     def ignored(self) -> list[str]:
@@ -124,6 +128,11 @@ def _faults(verb: TrainVerb) -> list[Fault]:
     if (total := verb.train.substrate_share + verb.train.structure_share + verb.train.sharpen_share) > 1:
         shares = "--train.substrate-share, --train.structure-share and --train.sharpen-share"
         faults.append(Fault(shares, f"{total:g} together", "at most 1; what is left goes to the stage deviation", "give smaller shares"))
+    faults += outside("compared", verb.compared)
+    widths = verb.compared.vaegan.widths
+    if len(widths) != 5 or any(width < 8 or width % 8 for width in widths):
+        found = " ".join(map(str, widths)) or "no width"
+        faults.append(Fault("--compared.vaegan.widths", found, "5 multiples of 8, from full resolution to a sixteenth", "give one a level"))
     if verb.start_from:
         return faults
     faults += outside("m", verb.m) + outside("networks", verb.networks)

@@ -32,7 +32,7 @@ class Slices:
     subjects   names; `present` (subjects, C) says which contrasts each has
     windows    one row a lesion window: subject (its place in `subjects`), z, y, x, side, lesion_pixels
     sides      side → number of windows
-    full       (H, W) of each subject's working grid, before the crop to the head
+    full       (H, W) of each subject's working grid, before the crop to the head; depth: its slices
 
     May be pickled and used in forked workers: files are opened by the process that reads.
     """
@@ -62,7 +62,8 @@ class Slices:
         self.subjects: list[str] = []
         self.full: list[tuple[int, int]] = []
         self._origin: list[tuple[int, int, int]] = []
-        rows, present, depth = [], [], []
+        self.depth: list[int] = []
+        rows, present = [], []
         held: dict[str, int] = {}
         with h5py.File(self.path, "r") as file:
             for name, group in file["subjects"].items():
@@ -80,7 +81,7 @@ class Slices:
                 present.append(attributes["present"][self._channels])
                 self.full.append((int(attributes["full_shape"][1]), int(attributes["full_shape"][2])))
                 self._origin.append(tuple(int(n) for n in attributes["origin"]))  # type: ignore[arg-type]
-                depth.append(group["image"].shape[0])
+                self.depth.append(group["image"].shape[0])
         if not self.subjects:
             there = ", ".join(f"{count} {name}" for name, count in held.items()) or "none"
             raise refuse(
@@ -98,7 +99,7 @@ class Slices:
                 remedy="ask for fewer contrasts",
             )
         self._list(np.concatenate(rows))
-        self._slice_ends = np.cumsum(depth)
+        self._slice_ends = np.cumsum(self.depth)
         self._frames = [(origin[1:], full) for origin, full in zip(self._origin, self.full, strict=True)]
 
     def _list(self, windows: np.ndarray) -> None:
@@ -151,15 +152,23 @@ class Slices:
             raise ValueError("a batch has windows of one side length")
         return self._collated([self._lesion(int(row)) for row in indices])
 
-    def filled(self, fill: Callable[[LesionBatch], Any], *, batch_pixels: int) -> Slices:
-        """The same windows with `fill(batch)` (B, C, side, side), made once for each, on their support: as `x_sub`, and in place of Inp in `x_ph`."""
+    def fills(self, fill: Callable[[LesionBatch], Any], *, batch_pixels: int, rank: int = 0, world_size: int = 1) -> dict[int, np.ndarray]:
+        """`fill(batch)` (B, C, side, side) of each window, on its support: by row (C, pixels) float16. Of `world_size` processes, the batches of `rank`."""
+        batches = [
+            rows[start : start + size].tolist()
+            for side, rows in self._rows.items()
+            for size in [self.batch_size(side, batch_pixels)]
+            for start in range(0, len(rows), size)
+        ]
         made: dict[int, np.ndarray] = {}
-        for side, rows in self._rows.items():
-            size = self.batch_size(side, batch_pixels)
-            for some in (rows[start : start + size].tolist() for start in range(0, len(rows), size)):
-                for row, answer in zip(some, fill(self.lesion(some)), strict=True):
-                    ys, xs, _ = self._marks(row)[4]
-                    made[row] = answer[:, ys, xs].astype(np.float16)
+        for some in batches[rank::world_size]:
+            for row, answer in zip(some, fill(self.lesion(some)), strict=True):
+                ys, xs, _ = self._marks(row)[4]
+                made[row] = answer[:, ys, xs].astype(np.float16)
+        return made
+
+    def filled(self, made: dict[int, np.ndarray]) -> Slices:
+        """The same windows with what `fills` made, of all processes together: as `x_sub`, and in place of Inp in `x_ph`."""
         copied = copy.copy(self)
         copied._fills = made
         return copied
@@ -212,7 +221,7 @@ class Slices:
                 flat = int(rng.integers(self._slice_ends[-1]))
                 number = int(np.searchsorted(self._slice_ends, flat, side="right"))
                 z = flat - (int(self._slice_ends[number - 1]) if number else 0)
-                head, own = self._ground(number, z)
+                head, own = self.head_and_own(number, z)
                 origin, full = self._frames[number]
                 found = holes.spot(rng, blend > 0, head, own, centre=centre, side=side, origin=origin, full=full, lonely=attempt < 2)
                 if found is not None:
@@ -221,8 +230,8 @@ class Slices:
             self.path, found="no place for a hole over healthy tissue", expected="some head around the lesions", remedy="add subjects, or slices without lesion"
         )
 
-    def _ground(self, number: int, z: int) -> tuple[np.ndarray, np.ndarray | None]:
-        """Foreground, and support of the slice's own lesion or None, (H, W) bool."""
+    def head_and_own(self, number: int, z: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """Of a whole slice of subject `number`: foreground, and support of the slice's own lesion or None, (H, W) bool."""
         subject = self._subject(number)
         head = subject.head[z].view(bool)
         rows, columns, _ = subject.support(z)
@@ -243,11 +252,12 @@ class Slices:
         return collated(samples, changes, names=self.subjects, present=self.present, filled=self._fills is not None)
 
     def batch_size(self, side: int, batch_pixels: int, world_size: int = 1) -> int:
-        """Windows a step: as many as `batch_pixels` holds, one at the least, rounded up to a multiple of `world_size`."""
-        return -(-max(1, batch_pixels // side**2) // world_size) * world_size
+        """Windows a step: as many as `batch_pixels` holds, one a process at the least."""
+        return max(world_size, batch_pixels // side**2)
 
-    def draw(self, step: int, *, seed: int, batch_pixels: int, healthy: float, world_size: int = 1) -> LesionBatch:
-        """The batch of a training step, the same for the same arguments in whatever process and order.
+    def draw(self, step: int, *, seed: int, batch_pixels: int, healthy: float, rank: int = 0, world_size: int = 1) -> LesionBatch:
+        """The batch of a training step, the same for the same arguments in whatever process and order: of `world_size` processes, the share of `rank`, which
+        is every `world_size`-th sample.
 
         A side is chosen so that every window is as likely as every other, then windows uniformly; each sample is a healthy hole with probability `healthy`.
         Left-right mirrored half of the time; per contrast x · U(.9, 1.1) + U(-.1, .1). InputError where there is no lesion window.
@@ -268,8 +278,8 @@ class Slices:
         rows = rng.choice(self._rows[side], size)
         drawn = rng.random(size) < healthy
         samples, changes = [], []
-        for i, (row, hole) in enumerate(zip(rows, drawn, strict=True)):
+        for i in range(rank, size, world_size):
             own = np.random.default_rng([seed, step, i])
             changes.append((bool(own.integers(2)), own.uniform(0.9, 1.1, len(self.contrasts)), own.uniform(-0.1, 0.1, len(self.contrasts))))
-            samples.append(self._hole(own, side) if hole else self._lesion(int(row)))
+            samples.append(self._hole(own, side) if drawn[i] else self._lesion(int(rows[i])))
         return self._collated(samples, changes)

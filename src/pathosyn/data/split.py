@@ -1,4 +1,4 @@
-"""Which subject trains, which validates, which tests: from a file, or drawn once from a seed."""
+"""Which subject trains, which validates, which tests: from a file, or drawn once from a seed; and folds."""
 
 from __future__ import annotations
 
@@ -91,3 +91,15 @@ def draw_split(names: Sequence[str], fractions: Sequence[float] = (0.8, 0.1, 0.1
     order = np.random.default_rng(seed).permutation(len(ordered))
     labels = np.repeat(PARTITIONS, counts)
     return {ordered[i]: str(label) for i, label in sorted(zip(order, labels, strict=True))}
+
+
+def folds(subjects: Sequence[str], count: int, *, seed: int = 0) -> np.ndarray:
+    """The fold of each row: whole subjects, dealt out so that folds have like numbers of rows."""
+    names, number, rows = np.unique(np.asarray(subjects), return_inverse=True, return_counts=True)
+    order = np.random.default_rng(seed).permutation(len(names))
+    order = order[np.argsort(-rows[order], kind="stable")]
+    load, place = np.zeros(count), np.empty(len(names), int)
+    for name in order:
+        place[name] = int(load.argmin())
+        load[place[name]] += rows[name]
+    return place[number]

@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 from skimage.feature import graycomatrix, graycoprops
 
+from pathosyn.data.matching import beside_real
 from pathosyn.data.synthetic import SyntheticSet
 from pathosyn.evaluate import features
-from pathosyn.evaluate.realism import SMALLEST, Scene, matching
+from pathosyn.evaluate.realism import SMALLEST, Scene
 from pathosyn.evaluate.statistics import bootstrap
 from pathosyn.progress import track
 
@@ -34,13 +35,14 @@ FROM_FEATURES = {
 
 def measure(data: str | Path, name: str, drawn: SyntheticSet, *, show: bool = True) -> pd.DataFrame:
     """Tidy rows: method, subject, z, replicate, contrast, metric, real, drawn. A missing contrast has no row."""
-    slices = matching(data, drawn)
+    slices = beside_real(data, drawn)
     rows = []
     with track(len(drawn.rows), f"measure {name}", "windows", show=show) as bar:
         for row, window in drawn.windows():
             bar.advance()
             scene = Scene.of(slices, int(row["row"]))
-            found = [_of(x, m, scene, drawn.origin.contrasts) for x, m in ((scene.x, scene.m), (window["x_hat"], window["m"] > 0))]
+            both = ((scene.x, scene.m, scene), (window["x_hat"], window["m"] > 0, scene.moved(slices, row)))
+            found = [_of(x, m, there, drawn.origin.contrasts) for x, m, there in both]
             key = {"method": name, "subject": str(row["subject"]), "z": int(row["z"]), "replicate": int(row["replicate"])}
             rows += [
                 {**key, "contrast": contrast, "metric": metric, "real": value, "drawn": found[1].get((contrast, metric), np.nan)}

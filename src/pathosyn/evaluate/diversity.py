@@ -13,10 +13,11 @@ import numpy as np
 import pandas as pd
 from scipy.ndimage import distance_transform_edt, find_objects, zoom
 
+from pathosyn.data.matching import beside_real
 from pathosyn.data.slices import Slices
 from pathosyn.data.synthetic import SyntheticSet
 from pathosyn.evaluate import features
-from pathosyn.evaluate.realism import SMALLEST, Scene, matching
+from pathosyn.evaluate.realism import SMALLEST, Scene
 from pathosyn.evaluate.statistics import mean_of
 from pathosyn.progress import track
 
@@ -29,7 +30,7 @@ def measure(data: str | Path, name: str, drawn: SyntheticSet, *, show: bool = Tr
 
     spread/<feature>    standard deviation over replicates of one lesion, divided by that over the real lesions of the set
     nearest, drawn      distance of a drawn lesion (replicate 0) to the nearest training lesion; `nearest, real`: of the real lesion of the same place"""
-    slices = matching(data, drawn)
+    slices = beside_real(data, drawn)
     training = Slices(data, "train", contrasts=drawn.origin.contrasts)
     bank = _bank(training)
     values: list[dict[str, object]] = []
@@ -42,11 +43,12 @@ def measure(data: str | Path, name: str, drawn: SyntheticSet, *, show: bool = Tr
             if min(m.sum(), scene.m.sum()) < SMALLEST:
                 continue
             key = {"subject": str(row["subject"]), "row": int(row["row"]), "replicate": int(row["replicate"])}
-            values.append({**key, **features.lesion(window["x_hat"], m, scene.head, scene.present)})
+            there = scene.moved(slices, row)
+            values.append({**key, **features.lesion(window["x_hat"], m, there.head, scene.present)})
             if not key["replicate"]:
                 values.append({**key, "replicate": -1, **features.lesion(scene.x, scene.m, scene.head, scene.present)})
-                for label, x, where in (("drawn", window["x_hat"], m), ("real", scene.x, scene.m)):
-                    distance = nearest(describe(x, where, scene.head), scene.present, bank)
+                for label, x, where, place in (("drawn", window["x_hat"], m, there), ("real", scene.x, scene.m, scene)):
+                    distance = nearest(describe(x, where, place.head), scene.present, bank)
                     rows.append({"method": name, "subject": key["subject"], "metric": f"nearest, {label}", "value": distance})
     return pd.DataFrame(rows + _spread(pd.DataFrame(values), name, len(drawn.origin.contrasts)))
 

@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 
 from pathosyn import figures
+from pathosyn.data.matching import beside_real
 from pathosyn.data.synthetic import SyntheticSet
 from pathosyn.errors import refuse
-from pathosyn.evaluate.realism import Scene, matching
+from pathosyn.evaluate.realism import Scene
 from pathosyn.evaluate.statistics import Interval, auc, bootstrap
 
 SHEET = 20
@@ -25,7 +26,7 @@ def blind(data: str | Path, drawn: SyntheticSet, out: Path, *, each: int = 50, s
 
     Lesions of fewer than `least_pixels` are left out, where there are others. InputError where the set holds fewer than two.
     Writes sheet-00.png …, key.csv (number, drawn, subject, z) and scores.csv (number, score: to be filled in, 0 surely real … 1 surely drawn)."""
-    slices = matching(data, drawn)
+    slices = beside_real(data, drawn)
     draw = np.random.default_rng(seed)
     fitting = [(row, window) for row, window in drawn.windows() if row["replicate"] == 0 and window["m"].shape[-1] <= LARGEST]
     if len(fitting) < 2:
@@ -43,8 +44,8 @@ def blind(data: str | Path, drawn: SyntheticSet, out: Path, *, each: int = 50, s
         tiles, labels = [], []
         for number, ((row, window), fake) in enumerate(items[start : start + SHEET], start):
             scene = Scene.of(slices, int(row["row"]))
-            x = window["x_hat"] if fake else scene.x
-            tiles.append(_row(x, window["m"] > 0, scene.present))
+            x, m = (window["x_hat"], window["m"] > 0) if fake else (scene.x, scene.m)
+            tiles.append(_row(x, m, scene.present))
             labels.append(f"{number:02d}")
             key.append({"number": number, "drawn": int(fake), "subject": row["subject"], "z": row["z"]})
         sheets.append(out / f"sheet-{start // SHEET:02d}.png")

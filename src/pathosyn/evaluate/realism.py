@@ -15,12 +15,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from pathosyn.data.matching import beside_real
 from pathosyn.data.slices import Slices
+from pathosyn.data.split import folds
 from pathosyn.data.synthetic import SyntheticSet
-from pathosyn.data.windows import Window, paste
+from pathosyn.data.windows import Window, cut, paste
 from pathosyn.errors import refuse
 from pathosyn.evaluate import cnn, features
-from pathosyn.evaluate.statistics import Interval, auc, bootstrap, folds
+from pathosyn.evaluate.statistics import Interval, auc, bootstrap
 from pathosyn.progress import track
 
 FOLDS = 5
@@ -49,15 +51,17 @@ def pairs(data: str | Path, sets: Sequence[SyntheticSet], *, views: bool = False
     fake: list[bool] = []
     seen: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     for each in sets:
-        slices = matching(data, each)
+        slices = beside_real(data, each)
         with track(len(each.rows), f"measure {each.origin.method}", "windows", show=show) as bar:
             for row, drawn in each.windows():
                 scene = Scene.of(slices, int(row["row"]))
                 bar.advance()
                 if min(scene.m.sum(), (drawn["m"] > 0).sum()) < SMALLEST:
                     continue
-                for x, m, label in ((scene.x, scene.m, False), (drawn["x_hat"], drawn["m"] > 0, True)):
-                    rows.append(measured(scene, x, m, drawn["S"] > 0))
+                there = scene.moved(slices, row)
+                for place, x, m, label in ((scene, scene.x, scene.m, False), (there, drawn["x_hat"], drawn["m"] > 0, True)):
+                    support = drawn["S"] > 0 if place is there else scene.S > 0
+                    rows.append(measured(place, x, m, support, drawn.get("plane") if label else None))
                     subjects.append(str(row["subject"]))
                     judged.append(each.origin.purpose == "evaluate")
                     fake.append(label)
@@ -94,24 +98,27 @@ class Scene:
         m, blend = batch.m[0, 0].numpy() > 0, batch.S[0, 0].numpy()
         return cls(batch.x[0].numpy(), m, blend, slices.ground(row) > 0, slices.present[number], plane, head, Window(z, y, x, side))
 
+    def moved(self, slices: Slices, row: pd.Series) -> Scene:
+        """The same slice through the window of a drawn lesion, which may lie elsewhere; its own where it does not."""
+        window = Window(int(row["z"]), int(row["y"]), int(row["x"]), int(row["side"]))
+        if window == self.window:
+            return self
+        number = slices.subjects.index(str(row["subject"]))
+        plane, head = slices.plane(number, window.z)
+        nothing = np.zeros((window.side, window.side), np.float32)
+        ground = cut(head, window, mode="zero")
+        return Scene(cut(plane, window), nothing > 0, nothing, ground, self.present, plane, head, window)
 
-def matching(data: str | Path, drawn: SyntheticSet) -> Slices:
-    """The slices that a set was drawn on. InputError where the data is another."""
-    from pathosyn.data.population import fingerprint
 
-    slices = Slices(data, drawn.origin.partition, contrasts=drawn.origin.contrasts, every=False)
-    if fingerprint(slices) != drawn.origin.data:
-        raise refuse(drawn.folder, found="a set drawn on other data", expected=f"one drawn on {data}", remedy="give the slices file that it was drawn on")
-    return slices
-
-
-def measured(scene: Scene, x: np.ndarray, m: np.ndarray, support: np.ndarray) -> dict[str, float]:
-    """Features of lesion and rim, of the background (the window without the support), and of the whole slice's head."""
+def measured(scene: Scene, x: np.ndarray, m: np.ndarray, support: np.ndarray, plane: np.ndarray | None = None) -> dict[str, float]:
+    """Features of lesion and rim, of the background (the window without the support), and of the whole slice's head: of `plane` (C, H, W) where the whole
+    slice was drawn, else of the scan with the window in it."""
     found = {f"lesion/{name}": value for name, value in features.lesion(x, m, scene.head, scene.present).items()}
     outside = scene.head & ~support & ~(scene.S > 0)
     found |= {f"background/{name}": value for name, value in features.region(x, outside, scene.present).items()}
-    whole = scene.plane.copy()
-    paste(whole, x, scene.window, np.ones(m.shape, bool))
+    whole = scene.plane.copy() if plane is None else plane
+    if plane is None:
+        paste(whole, x, scene.window, np.ones(m.shape, bool))
     return found | {f"whole/{name}": value for name, value in features.region(whole, scene.plane_head, scene.present).items()}
 
 

@@ -1,4 +1,4 @@
-"""Intervals and folds. The subject is the unit everywhere: slices of one scan are not independent (FIELD 5)."""
+"""Intervals. The subject is the unit everywhere: slices of one scan are not independent (FIELD 5)."""
 
 from __future__ import annotations
 
@@ -55,15 +55,3 @@ def auc(score: np.ndarray, fake: np.ndarray) -> float:
         return float("nan")
     ranks = rankdata(score)
     return float((ranks[fake].sum() - positive * (positive + 1) / 2) / (positive * negative))
-
-
-def folds(subjects: Sequence[str], count: int, *, seed: int = 0) -> np.ndarray:
-    """The fold of each row: whole subjects, dealt out so that folds have like numbers of rows."""
-    names, number, rows = np.unique(np.asarray(subjects), return_inverse=True, return_counts=True)
-    order = np.random.default_rng(seed).permutation(len(names))
-    order = order[np.argsort(-rows[order], kind="stable")]
-    load, place = np.zeros(count), np.empty(len(names), int)
-    for name in order:
-        place[name] = int(load.argmin())
-        load[place[name]] += rows[name]
-    return place[number]

@@ -23,12 +23,15 @@ METHODS = {
     "difference-gan": "difference:DifferenceGan",
 }
 """Name on the command line → module and class. Each is imported when it is asked for."""
+LATENT = "deviation_latent:LatentPathoSyn"
+"""PathoSyn with `space` latent."""
 
 
 def build(config: Config) -> Method:
     """The method that `config.name` names, with fresh weights. InputError for a name that we do not have."""
     if config.name not in METHODS:
         raise refuse("--method", found=f"'{config.name}'", expected=f"one of {', '.join(METHODS)}", remedy="choose one of these")
-    module, _, name = METHODS[config.name].partition(":")
+    latent = config.name == "pathosyn" and config.method.space == "latent"
+    module, _, name = (LATENT if latent else METHODS[config.name]).partition(":")
     made = cast("Callable[[Config], Method]", getattr(import_module(f"pathosyn.methods.{module}"), name))
     return made(config)
