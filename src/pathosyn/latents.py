@@ -88,9 +88,10 @@ class LatentMethod(Method):
     def begin(self, stage: str, batches: Iterable[LesionBatch]) -> dict[str, Any]:
         """Before a fresh autoencoder learns: its linear way. Before the diffusion: the code's mean and spread over the training slices, and how well
         those are given back (PSNR in dB, a contrast)."""
-        if stage == "autoencoder" and not self.encoder.linear.kernels.any():
-            self.encoder.linear.measure(torch.cat([seen(batch)[0] for batch in islice(batches, 0, None, MEASURED)]))
-            self.decoder.linear.load_state_dict(self.encoder.linear.state_dict())
+        if not self.encoder.linear.kernels.any():
+            slices = torch.cat([seen(batch)[0] for batch in islice(batches, 0, None, MEASURED)])
+            self.encoder.linear.measure(slices)
+            self.decoder.linear.measure(slices, self.encoder.linear)
         if stage != "diffusion":
             return {}
         total, squares, cells = torch.zeros_like(self.code_mean).double(), torch.zeros_like(self.code_mean).double(), 0

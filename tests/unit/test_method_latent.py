@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
-from torch.nn.functional import pixel_unshuffle
+from torch.nn.functional import conv_transpose2d, pixel_unshuffle
 
 from pathosyn import latents, rng
-from pathosyn.autoencoders import ResidualBlock, SliceDecoder, SliceEncoder, factor
+from pathosyn.autoencoders import Neighbours, ResidualBlock, SliceDecoder, SliceEncoder, factor
 from pathosyn.compared import Compared, Latent
 from pathosyn.config import Config
 from pathosyn.errors import InputError
@@ -125,8 +126,15 @@ def test_losses_of_a_batch_are_the_mean_of_its_slices_and_missing_contrasts_do_n
     assert float(method.losses(other, player=player, rng=streams(2))["loss"].detach()) == pytest.approx(together.item(), rel=1e-6)
 
 
+def replace_kernels(back: Neighbours, step: float) -> Neighbours:
+    other = copy.deepcopy(back)
+    other.kernels += step * torch.randn(back.kernels.shape, generator=torch.Generator().manual_seed(0))
+    return other
+
+
 def test_a_fresh_autoencoder_begins_as_the_best_linear_one(batch_of: Batches, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What it loses of the training slices is the variance along the directions that the code has no room for (Eckart and Young)."""
+    """A block's own code loses the variance along the directions that it has no room for (Eckart and Young); with the codes around it less is lost, and no
+    other linear way back loses less still."""
     monkeypatch.setattr(latents, "MEASURED", 1)
     latent = Latent(side=32, widths=(8, 16), denoiser=(8, 16), code=4, adversary=0.0)
     fresh, batch = build(Config(contrasts=("t1", "flair"), name="brain-ldm", compared=Compared(latent=latent))), batch_of(3)
@@ -134,7 +142,15 @@ def test_a_fresh_autoencoder_begins_as_the_best_linear_one(batch_of: Batches, mo
     fresh.begin("autoencoder", [batch])
     about = pixel_unshuffle(batch.x - batch.x.mean((0, 2, 3), keepdim=True), 4).permute(0, 2, 3, 1).reshape(-1, 32).double()
     lost = torch.linalg.eigvalsh(about.T @ about / len(about))[:-4].sum() / 32
-    assert ((fresh.reconstruct(batch) - batch.x) ** 2).mean().item() == pytest.approx(lost.item(), rel=1e-4)
+    blocks, back = fresh.encoder.linear, fresh.decoder.linear
+    code = blocks.code_of(batch.x)
+    own = conv_transpose2d(code * blocks.spread[:, None, None], blocks.kernels, stride=4) + blocks.middle[:, None, None]
+    assert ((own - batch.x) ** 2).mean().item() == pytest.approx(lost.item(), rel=1e-4)
+    least = ((fresh.reconstruct(batch) - batch.x) ** 2).mean().item()
+    assert least < 0.999 * lost.item()
+    for sign in (-1.0, 1.0):
+        other = replace_kernels(back, sign * 0.01)
+        assert ((other.image_of(code) - batch.x) ** 2).mean().item() > least
     assert fresh.encoder(*seen(batch))[0].square().mean((0, 2, 3)).tolist() == pytest.approx([1.0] * 4, rel=1e-3)
     before = fresh.encoder.linear.kernels.clone()
     fresh.begin("autoencoder", [batch_of(2)])
