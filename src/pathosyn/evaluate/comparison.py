@@ -41,7 +41,7 @@ def sheet(data: str | Path, sets: Mapping[str, SyntheticSet], out: Path, *, lesi
             tiles.append(_row(own, row, contrast, {name: windows[name][row] for name in sets}))
             labels.append(f"{own.subjects[number][:16]} z{int(own.windows['z'][row])} {contrast}")
     side = max(tile.shape[0] for line in tiles for tile in line), max(tile.shape[1] for line in tiles for tile in line)
-    tiles = [[_centred(tile, side) for tile in line] for line in tiles]
+    tiles = [[*(_centred(tile, side, 0) for tile in line[:-1]), _centred(line[-1], side, 255)] for line in tiles]
     last = list(sets)[-1]
     figures.mosaic(tiles, out, columns=("given", *sets, f"{last}: substrate", f"{last}: deviation"), labels=labels)
     return out
@@ -90,6 +90,6 @@ def _row(slices: Slices, row: int, contrast: str, drawn: Mapping[str, tuple[Wind
     return [figures.outline(greys[0], mask), *greys[1:], figures.signed(r[c], RANGE * (high - low))]
 
 
-def _centred(tile: figures.Rgb, size: tuple[int, int]) -> figures.Rgb:
+def _centred(tile: figures.Rgb, size: tuple[int, int], around: int) -> figures.Rgb:
     missing = [total - have for total, have in zip(size, tile.shape[:2], strict=True)]
-    return np.pad(tile, (*((m // 2, m - m // 2) for m in missing), (0, 0)), constant_values=0)
+    return np.pad(tile, (*((m // 2, m - m // 2) for m in missing), (0, 0)), constant_values=around)
