@@ -76,7 +76,8 @@ def trained(row: Row, run: Path, given: argparse.Namespace) -> Path:
     steps = round(one * row.longer)
     if weights.is_file() and load(weights).provenance.steps >= steps:
         return weights
-    start = None if not row.start else find(given.f_sub) if row.start == "f_sub" else given.runs / row.start / weights.name
+    own = not row.start or (row.start == "f_sub" and given.budget == "paper")  # which trains f_sub along
+    start = None if own else find(given.f_sub) if row.start == "f_sub" else given.runs / row.start / weights.name
     if start is not None:
         networks = replace(networks, sub=read_config(start).networks.sub)
     share = {"substrate_share": 0.0} if start is not None else {}

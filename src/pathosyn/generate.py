@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -88,7 +88,7 @@ def generate(
     asked = Request(method, purpose, partition, per_lesion, per_subject, seed, steps, severity, wish or Wish(), reconstruct)
     _refuse(asked)
     refuse_unwritable(out, "--out")
-    fabric = fabric_for(replace(Train(), devices=devices, nodes=nodes), device) if devices * nodes > 1 or device not in ("cpu",) else None
+    fabric = fabric_for(Train(devices=devices, nodes=nodes), device) if devices * nodes > 1 or device != "cpu" else None
     loaded = opened(weights, str(fabric.device) if fabric else "cpu", backend)
     if method in GENERATIVE and method != loaded.config.name:
         found, remedy = f"{method} with weights of {loaded.config.name}", f"give --weights that `pathosyn train --method {method}` made"
