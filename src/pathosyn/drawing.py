@@ -20,13 +20,11 @@ from pathosyn.data.windows import Window, cut, paste
 from pathosyn.errors import refuse
 from pathosyn.framework import Framework
 from pathosyn.networks import bf16_pays
-from pathosyn.scenes import Scene, whole
+from pathosyn.scenes import Scene, Wholes
 from pathosyn.types import Controls, Image, LesionBatch, Mask, Synthesis
 
 LEAST = 24
 """Lesion pixels that a donor must have: a window may show a lesion's rim alone."""
-SIDES = 32
-"""Whole slices are padded to a multiple of it."""
 DONORS = 8
 """Real lesions of other subjects that are looked at for the one whose mask fits best."""
 
@@ -56,9 +54,11 @@ def drawer(method: str, loaded: Loaded, slices: Slices, training: Slices | None,
         donors = Donors(training) if method in NEEDS_DONOR and training is not None else None
         return lambda scene, controls: _controlled(method, loaded, scene, slices, donors, controls)
     if method == "conventional":
-        return lambda scene, controls: _augmented(scene, slices, controls)
+        wholes = Wholes(slices)
+        return lambda scene, controls: _augmented(scene, wholes, controls)
     if loaded.any_method.whole:
-        return lambda scene, controls: _on_wholes(loaded, scene, slices, made, controls)
+        wholes = Wholes(slices, loaded.any_method.whole)
+        return lambda scene, controls: _on_wholes(scene, wholes, made, controls)
     return lambda scene, controls: _on_windows(loaded, scene, slices, made(scene.batch, controls))
 
 
@@ -89,9 +89,9 @@ def _on_windows(loaded: Loaded, scene: Scene, slices: Slices, made: Synthesis) -
     return _finished(scene, slices, x_hat, made.x_sub, made.m, made.S, [""] * len(scene.batch))
 
 
-def _on_wholes(loaded: Loaded, scene: Scene, slices: Slices, draw: Callable[[LesionBatch, Controls], Synthesis], controls: Controls) -> Drawn:
+def _on_wholes(scene: Scene, wholes: Wholes, draw: Callable[[LesionBatch, Controls], Synthesis], controls: Controls) -> Drawn:
     """Whole slices are drawn, and the scene's windows cut out of them."""
-    batch, places = whole(scene, slices, loaded.any_method.whole)
+    batch, places = wholes.of(scene)
     made = draw(batch, controls)
     known = batch.present[:, :, None, None].to(made.x_hat.dtype)
     fields = [field.numpy() for field in (made.x_hat * known, made.x_sub * known, made.m, made.S)]
@@ -101,17 +101,16 @@ def _on_wholes(loaded: Loaded, scene: Scene, slices: Slices, draw: Callable[[Les
         inside = Window(window.z, window.y - place.y, window.x - place.x, window.side)
         for found, one in zip(parts, fields, strict=True):
             found.append(cut(one[b], inside, mode="edge" if one.shape[1] > 1 else "zero"))
-        plane = scene.plane(slices, b)
+        plane = scene.plane(wholes.slices, b)
         paste(plane, fields[0][b], place, np.ones((place.side, place.side), bool))
         planes.append(plane)
     x_hat, x_sub, m, blend = (torch.from_numpy(np.stack(found)) for found in parts)
     return Drawn(x_hat, x_sub, m, blend, scene.windows, [""] * len(batch), planes)
 
 
-def _augmented(scene: Scene, slices: Slices, controls: Controls) -> Drawn:
+def _augmented(scene: Scene, wholes: Wholes, controls: Controls) -> Drawn:
     """Real slices with all their lesions, turned and brightened; the window is the whole slice."""
-    largest = max(max(slices.plane(number, 0)[1].shape) for number in range(len(slices.subjects)))
-    batch, places = whole(scene, slices, -(-largest // SIDES) * SIDES)
+    batch, places = wholes.of(scene)
     x, m, S = augmented(batch, seed=controls.seed)  # noqa: N806 - the paper's letter
     return Drawn(x, x, m, S, places, list(batch.subject), [None] * len(batch))
 

@@ -57,6 +57,12 @@ class Framework(Method):
         """f_sub(x ⊙ (1 - hidden), 1 - hidden): nothing of x under `hidden` reaches the network. Missing contrasts come out as 0."""
         return self.sub(x * known, 1.0 - hidden, known.expand(-1, -1, *x.shape[2:])) * known
 
+    def given(self, batch: LesionBatch, parts: Parts, *, learns: bool) -> Image:
+        """f on a training batch: what was made beforehand where it was. Only where f_sub learns does a gradient reach it: elsewhere one through r_0 could
+        but teach it to copy the lesion."""
+        with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
+            return self.substrate(batch.x, parts.support, parts.known) if batch.x_sub is None else batch.x_sub
+
     @torch.no_grad()
     def fill(self, batch: LesionBatch) -> Image:
         """f on each window, (B, C, H, W)."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from pathosyn import decomposition, rng, texture
 from pathosyn.checkpoint import Loaded
 from pathosyn.data.ground import Ground, Grounds
 from pathosyn.data.masks import blend_map, box_of
-from pathosyn.data.sampler import PriorMap, Sampled, moved, prior, resized, sample
+from pathosyn.data.sampler import PriorMap, Sampled, moved, prior, resized, sample_on
 from pathosyn.data.shapes import Bank, bank_of
 from pathosyn.data.slices import Slices
 from pathosyn.data.windows import Window, cut, paste, place, side_of
@@ -99,27 +99,31 @@ class Placer:
         assert self.bank is not None and self.prior is not None
         draw = np.random.default_rng(rng.seed_of(seed, self.slices.subjects[number], z, row, "mask"))
         for _ in range(SHAPES):
-            shape = self.bank.shapes[int(draw.integers(len(self.bank.shapes)))]
-            for n, level, ground in self._slices_for(number, z, draw):
-                found = sample(self.prior, ground, self.slices.geometry, draw, shape)
-                if found is not None:
-                    return n, level, found
+            tried: list[tuple[int, int]] = []
+            which, found = sample_on(self.bank, self.prior, self._grounds(number, z, draw, tried), self.slices.geometry, draw)
+            if which is not None:
+                return *tried[which], cast(Sampled, found)
         return None
 
-    def _slices_for(self, number: int, z: int, draw: np.random.Generator) -> Iterator[tuple[int, int, Ground]]:
+    def _grounds(self, number: int, z: int, draw: np.random.Generator, tried: list[tuple[int, int]]) -> Iterator[Ground]:
+        """The slices to try; which they are is noted in `tried`."""
+        for n, level in self._slices_for(number, z, draw):
+            tried.append((n, level))
+            yield self.grounds.of(n, level)
+
+    def _slices_for(self, number: int, z: int, draw: np.random.Generator) -> Iterator[tuple[int, int]]:
         """Slices to try, the nearest wish first: own - this one, then others of the subject; other - of other subjects; healthy - such without a lesion."""
         if self.wish.anatomy == "own":
-            yield number, z, self.grounds.of(number, z)
+            yield number, z
         for _ in range(TRIES):
             if self.wish.anatomy == "healthy":
-                n, level = self.well[int(draw.integers(len(self.well)))]
-                yield n, level, self.grounds.of(n, level)
+                yield self.well[int(draw.integers(len(self.well)))]
                 continue
             n = number if self.wish.anatomy == "own" else int(draw.integers(len(self.slices.subjects)))
             level = int(draw.integers(self.slices.depth[n]))
             if self.wish.anatomy == "other" and n == number and len(self.slices.subjects) > 1:
                 continue
-            yield n, level, self.grounds.of(n, level)
+            yield n, level
 
     def _scene(self, number: int, z: int, mask: np.ndarray, row: int, origin: MaskOf) -> Scene:
         slices, geometry = self.slices, self.slices.geometry
@@ -151,22 +155,13 @@ class Placer:
 
 
 def joined(some: Sequence[Scene]) -> Scene:
-    """Scenes of one side as one."""
+    """Scenes of one window each, all of one side, as one."""
     batches = [scene.batch for scene in some]
     x, m, S = (torch.cat([getattr(batch, name) for batch in batches]) for name in ("x", "m", "S"))  # noqa: N806
     present, healthy = (torch.cat([getattr(batch, name) for batch in batches]) for name in ("present", "healthy"))
     batch = LesionBatch(x, m, S, x, present, healthy, [b.subject[0] for b in batches], [b.z[0] for b in batches])
-    windows, rows, numbers, masks, planes = ([each for scene in some for each in part(scene)] for part in _PARTS)
-    return Scene(batch, windows, rows, numbers, masks, planes)  # type: ignore[arg-type]
-
-
-_PARTS: tuple[Callable[[Scene], Sequence[object]], ...] = (
-    lambda scene: scene.windows,
-    lambda scene: scene.rows,
-    lambda scene: scene.numbers,
-    lambda scene: scene.masks,
-    lambda scene: scene.planes,
-)
+    windows, rows, numbers, masks, planes = zip(*((s.windows[0], s.rows[0], s.numbers[0], s.masks[0], s.planes[0]) for s in some), strict=True)
+    return Scene(batch, windows, rows, numbers, masks, planes)
 
 
 def healer(loaded: Loaded) -> Callable[[LesionBatch], torch.Tensor]:

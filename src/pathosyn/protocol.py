@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -34,7 +35,7 @@ class Stage:
     """And tilted and zoomed (`augment.warped`), where fine detail is not what is learned."""
 
 
-class Method(nn.Module):
+class Method(nn.Module, ABC):
     """`fit` trains any of these without knowing which. A player is a set of modules that one optimiser moves; a GAN has two, and calls the one that does
     not travel with the weights `critic`. Statistics of the data are buffers."""
 
@@ -48,26 +49,26 @@ class Method(nn.Module):
         self.critic = None
 
     @property
+    @abstractmethod
     def stages(self) -> Sequence[Stage]:
         """In order; the shares sum to 1."""
-        raise NotImplementedError
 
+    @abstractmethod
     def modules_of(self, player: str) -> Sequence[nn.Module]:
         """The modules that this player's optimiser moves."""
-        raise NotImplementedError
 
     def begin(self, stage: str, batches: Iterable[LesionBatch]) -> dict[str, Any]:
         """Called once when a stage starts, with training batches for statistics, which may be gone through more than once; returns what to log."""
         return {}
 
+    @abstractmethod
     def losses(self, batch: LesionBatch, *, player: str, rng: Sequence[torch.Generator]) -> dict[str, Tensor]:
         """Loss terms; `loss` is minimised, the others are logged. One generator a sample, so that a result does not depend on the batch."""
-        raise NotImplementedError
 
     def reconstruct(self, batch: LesionBatch) -> Image | Synthesis:
         """The given windows (or slices) through the method's own code and back; InputError where it has none."""
         raise refuse("--reconstruct", found=f"{self.config.name}", expected="a method that codes what it is given", remedy="leave --reconstruct out")
 
+    @abstractmethod
     def synthesize(self, batch: LesionBatch, *, controls: Controls, steps: int | None = None) -> Synthesis:
         """Draw one lesion a window (or slice). Noise is keyed by (seed, subject, z), so a window draws the same lesion in any batch."""
-        raise NotImplementedError

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 BATCH_PIXELS = 131072
 """Window pixels that are drawn at once. Fixed: another number would round differently."""
+SIDES = 32
+"""Whole slices are padded to a multiple of it."""
 
 
 @dataclass(frozen=True)
@@ -56,28 +58,37 @@ def own(slices: Slices, members: Sequence[int]) -> Scene:
     return Scene(batch, windows, list(members), [int(n) for n in table["subject"]], masks)
 
 
-def whole(scene: Scene, slices: Slices, side: int) -> tuple[LesionBatch, list[Window]]:
-    """The whole slices under a scene's windows, each centred in `side` pixels: with all the lesions that the slice has where it is the file's own, else with
-    the scene's mask alone; and where they lie."""
-    wholes = slices.whole(side)
-    if not any(plane is not None for plane in scene.planes):
-        index = {(int(row["subject"]), int(row["z"])): i for i, row in enumerate(wholes.windows)}
-        rows = [index[number, window.z] for number, window in zip(scene.numbers, scene.windows, strict=True)]
-        table = wholes.windows[rows]
-        return wholes.lesion(rows), [Window(int(row["z"]), int(row["y"]), int(row["x"]), side) for row in table]
-    places, images, marks = [], [], []
-    for b, window in enumerate(scene.windows):
-        plane = scene.plane(slices, b)
-        place = Window(window.z, (plane.shape[1] - side) // 2, (plane.shape[2] - side) // 2, side)
-        within = Window(window.z, place.y - window.y, place.x - window.x, side)
-        marks.append([cut(field[b, 0].numpy(), within, mode="zero") for field in (scene.batch.m, scene.batch.S)])
-        images.append(cut(plane, place))
-        places.append(place)
-    x, both = torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(marks).astype(np.float32))
-    old = scene.batch
-    from pathosyn.types import LesionBatch
+class Wholes:
+    """The whole slices of `slices`, each centred in `side` pixels square (0: as few as hold the largest); looked up once, for all scenes."""
 
-    return LesionBatch(x, both[:, :1], both[:, 1:], x, old.present, old.healthy, old.subject, old.z), places
+    def __init__(self, slices: Slices, side: int = 0) -> None:
+        largest = max(max(slices.plane(number, 0)[1].shape) for number in range(len(slices.subjects)))
+        self.side = side or -(-largest // SIDES) * SIDES
+        self.slices, self.wholes = slices, slices.whole(self.side)
+        self.rows = {(int(row["subject"]), int(row["z"])): i for i, row in enumerate(self.wholes.windows)}
+
+    def of(self, scene: Scene) -> tuple[LesionBatch, list[Window]]:
+        """Under a scene's windows: with all the lesions that the slice has where it is the file's own, else with the scene's mask alone; and where they lie."""
+        if any(plane is not None for plane in scene.planes):
+            return self._handed(scene)
+        rows = [self.rows[number, window.z] for number, window in zip(scene.numbers, scene.windows, strict=True)]
+        table = self.wholes.windows[rows]
+        return self.wholes.lesion(rows), [Window(int(row["z"]), int(row["y"]), int(row["x"]), self.side) for row in table]
+
+    def _handed(self, scene: Scene) -> tuple[LesionBatch, list[Window]]:
+        from pathosyn.types import LesionBatch
+
+        places, images, marks = [], [], []
+        for b, window in enumerate(scene.windows):
+            plane = scene.plane(self.slices, b)
+            place = Window(window.z, (plane.shape[1] - self.side) // 2, (plane.shape[2] - self.side) // 2, self.side)
+            within = Window(window.z, place.y - window.y, place.x - window.x, self.side)
+            marks.append([cut(field[b, 0].numpy(), within, mode="zero") for field in (scene.batch.m, scene.batch.S)])
+            images.append(cut(plane, place))
+            places.append(place)
+        x, both = torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(marks).astype(np.float32))
+        old = scene.batch
+        return LesionBatch(x, both[:, :1], both[:, 1:], x, old.present, old.healthy, old.subject, old.z), places
 
 
 def chosen(slices: Slices, per_subject: int) -> np.ndarray:

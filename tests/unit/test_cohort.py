@@ -55,6 +55,13 @@ class Painted(Method):
     """Whole slices: each pixel says where it lies, and the lesion is 9 brighter."""
 
     whole = 192
+    stages = ()
+
+    def modules_of(self, player: str) -> tuple[()]:
+        return ()
+
+    def losses(self, batch: LesionBatch, **_: Any) -> dict[str, torch.Tensor]:
+        return {}
 
     def __init__(self) -> None:
         super().__init__(Config(contrasts=("t1", "flair"), name="brain-ldm"))
@@ -261,7 +268,7 @@ def test_a_scene_of_another_slice_is_centred_alike(data: Path) -> None:
     slices = Slices(data, "validation", contrasts=("t1", "flair"))
     scene = scenes.own(slices, [0, 3, 5])
     handed = replace(scene, planes=[scene.plane(slices, b) for b in range(3)])
-    (own, places), (other, others) = scenes.whole(scene, slices, 192), scenes.whole(handed, slices, 192)
+    (own, places), (other, others) = (scenes.Wholes(slices, 192).of(each) for each in (scene, handed))
     assert places == others and torch.equal(own.x, other.x)
     for b, (window, place) in enumerate(zip(scene.windows, places, strict=True)):
         inside = Window(0, window.y - place.y, window.x - place.x, window.side)

@@ -100,8 +100,7 @@ class DifferenceGan(Framework):
     def losses(self, batch: LesionBatch, *, player: str, rng: Streams) -> dict[str, Tensor]:
         """`sub`: Eq. 3. `warm`: L1 to r_0. `critic` and `difference`: the hinge game, with f_sub fixed."""
         parts = self.parts(batch)
-        with torch.set_grad_enabled(player == "sub" and torch.is_grad_enabled()):
-            x_sub = self.substrate(batch.x, parts.support, parts.known) if batch.x_sub is None else batch.x_sub
+        x_sub = self.given(batch, parts, learns=player == "sub")
         if player == "sub":
             terms = {"sub": self.substrate_terms(x_sub, batch, parts)}
             return {**terms, "loss": terms["sub"]}

@@ -116,9 +116,7 @@ class PathoSyn(Framework):
         """Alg. 1 on one batch. `sub`: Eq. 3. `eps`: Eqs. 9 and 13 with f_sub fixed. `both`: Eq. 15. `coarse`: Eq. 9 on the coarse deviation.
         `critic` and `sharp`: the last stage, in which Eq. 9 has a small part and Eq. 13 none: their mean over textures is what makes a draw smooth."""
         parts = self.parts(batch)
-        # Staged: f_sub is frozen, and a gradient through r_0 could only teach it to copy the lesion.
-        with torch.set_grad_enabled(player in ("sub", "both") and torch.is_grad_enabled()):
-            x_sub = self.substrate(batch.x, parts.support, parts.known) if batch.x_sub is None else batch.x_sub
+        x_sub = self.given(batch, parts, learns=player in ("sub", "both"))
         if player == "critic":
             return alg1.critic_terms(self, batch, parts, x_sub, rng)
         if player == "sharp":

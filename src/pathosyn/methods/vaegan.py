@@ -60,8 +60,7 @@ class VaeGan(Coding):
     def losses(self, batch: LesionBatch, *, player: str, rng: Sequence[torch.Generator]) -> dict[str, Tensor]:
         """`sub`: Eq. 3. `vae`: the error of r̂ from a sample of its code, and the KL. `gan`: and the critic's word. `critic`: the hinge loss."""
         parts = self.parts(batch)
-        with torch.set_grad_enabled(player == "sub" and torch.is_grad_enabled()):
-            x_sub = self.substrate(batch.x, parts.support, parts.known) if batch.x_sub is None else batch.x_sub
+        x_sub = self.given(batch, parts, learns=player == "sub")
         if player == "sub":
             terms = {"sub": self.substrate_terms(x_sub, batch, parts)}
             return {**terms, "loss": terms["sub"]}
