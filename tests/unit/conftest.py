@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pathosyn.compared import Compared, Latent
-from pathosyn.config import Config, Method, Networks, default, paper
+from pathosyn.config import Config, Geometry, Method, Networks, default, paper
 
 if TYPE_CHECKING:
     from pathosyn.latents import LatentMethod
@@ -131,3 +131,20 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Sequence
         return path
 
     return lambda contrasts: saved(tuple(contrasts))
+
+
+@pytest.fixture(scope="session")
+def prepared_cohort(tiny_cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Mapping[str, Sequence[str]]], Path]:
+    """partition → subjects of the tiny cohort, as a slices file with windows of 64 pixels."""
+
+    def of(partitions: Mapping[str, Sequence[str]]) -> Path:
+        from pathosyn.data.prepare import prepare
+
+        folder = tmp_path_factory.mktemp("cohort")
+        lines = [f"{name},{partition}" for partition, names in partitions.items() for name in names]
+        (folder / "split.csv").write_text("subject,partition\n" + "\n".join(lines) + "\n")
+        geometry = Geometry(buckets=(64,), margin_mm=4.0)
+        prepare([tiny_cohort], folder / "slices.h5", split=folder / "split.csv", geometry=geometry, workers=0, progress=False)
+        return folder / "slices.h5"
+
+    return of

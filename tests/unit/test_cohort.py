@@ -18,7 +18,7 @@ import torch
 
 from pathosyn import drawing, scenes
 from pathosyn.checkpoint import Loaded, Provenance
-from pathosyn.config import Config, Geometry, default
+from pathosyn.config import Config, default
 from pathosyn.data.slices import Slices
 from pathosyn.data.synthetic import SyntheticSet
 from pathosyn.data.windows import Window, cut, paste
@@ -33,15 +33,9 @@ VALIDATION = ("phantom_000", "phantom_001")
 
 
 @pytest.fixture(scope="module")
-def data(tiny_cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from pathosyn.data.prepare import prepare
-
-    folder = tmp_path_factory.mktemp("cohort")
-    lines = [f"phantom_00{n},{'validation' if n < 2 else 'train'}" for n in range(6)] + ["healthy_000,validation"]
-    (folder / "split.csv").write_text("subject,partition\n" + "\n".join(lines) + "\n")
-    geometry = Geometry(buckets=(64,), margin_mm=4.0)
-    prepare([tiny_cohort], folder / "slices.h5", split=folder / "split.csv", geometry=geometry, workers=0, progress=False)
-    return folder / "slices.h5"
+def data(prepared_cohort: Callable[..., Path]) -> Path:
+    names = [f"phantom_00{n}" for n in range(6)]
+    return prepared_cohort({"validation": [*names[:2], "healthy_000"], "train": names[2:]})
 
 
 @pytest.fixture(scope="module")

@@ -19,20 +19,16 @@ from pathosyn.generate import generate
 
 
 @pytest.fixture(scope="module")
-def drawn(tiny_cohort: Path, make_method: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, SyntheticSet]]:
+def drawn(
+    prepared_cohort: Callable[..., Path], make_method: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, SyntheticSet]]:
     """Three sets on the same lesions, and one on fewer."""
-    from pathosyn.config import Geometry
-    from pathosyn.data.prepare import prepare
-
-    folder = tmp_path_factory.mktemp("comparison")
-    lines = [f"phantom_00{n},{'validation' if n < 2 else 'train'}" for n in range(6)] + ["healthy_000,test"]
-    (folder / "split.csv").write_text("subject,partition\n" + "\n".join(lines) + "\n")
-    data = folder / "slices.h5"
-    prepare([tiny_cohort], data, split=folder / "split.csv", geometry=Geometry(buckets=(64,), margin_mm=4.0), workers=0, progress=False)
+    names = [f"phantom_00{n}" for n in range(6)]
+    data, folder = prepared_cohort({"validation": names[:2], "train": names[2:], "test": ["healthy_000"]}), tmp_path_factory.mktemp("comparison")
     method = make_method(default(), steps=2).eval().requires_grad_(False)
     loaded = Loaded(method, method.config, Provenance(), Path("weights.safetensors"), "s" * 64)
-    names = ("real", "substrate", "pathosyn")
-    return data, {name: SyntheticSet(generate(data, folder / name, loaded, method=name, per_subject=3, progress=False)) for name in names}
+    methods = ("real", "substrate", "pathosyn")
+    return data, {name: SyntheticSet(generate(data, folder / name, loaded, method=name, per_subject=3, progress=False)) for name in methods}
 
 
 def test_a_sheet_has_a_row_for_each_lesion_and_contrast(drawn: tuple[Path, dict[str, SyntheticSet]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

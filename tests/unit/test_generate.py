@@ -16,7 +16,7 @@ import torch
 
 from pathosyn import drawing, scenes
 from pathosyn.checkpoint import Loaded, Provenance
-from pathosyn.config import Geometry, default
+from pathosyn.config import default
 from pathosyn.controls import CONTROLS, NEEDS_DONOR
 from pathosyn.data.slices import Slices
 from pathosyn.data.synthetic import SyntheticSet
@@ -32,15 +32,8 @@ PARTITION = {"train": ("phantom_002", "phantom_004", "phantom_005"), "validation
 
 
 @pytest.fixture(scope="module")
-def data(tiny_cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from pathosyn.data.prepare import prepare
-
-    folder = tmp_path_factory.mktemp("cohorts")
-    lines = [f"{name},{partition}" for partition, names in PARTITION.items() for name in names]
-    (folder / "split.csv").write_text("subject,partition\n" + "\n".join(lines) + "\n")
-    geometry = Geometry(buckets=(64,), margin_mm=4.0)
-    prepare([tiny_cohort], folder / "slices.h5", split=folder / "split.csv", geometry=geometry, workers=0, progress=False)
-    return folder / "slices.h5"
+def data(prepared_cohort: Callable[..., Path]) -> Path:
+    return prepared_cohort(PARTITION)
 
 
 @pytest.fixture(scope="module")
