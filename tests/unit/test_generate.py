@@ -352,5 +352,8 @@ def test_what_generate_says_comes_next_can_be_typed(
     assert generate.parse(["--data", str(data), "--out", str(tmp_path / "set"), "--method", "real", "--per-subject", "1", "--threads", "1"]).run() == 0
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("next: ")]
     words = shlex.split(line.removeprefix("next: "))
+    own = ["--out", str(tmp_path / "own"), "--method", "real", "--per-subject", "1", "--threads", "1", "--purpose", "train"]
+    assert generate.parse(["--data", str(data), *own]).run() == 0
+    assert f"next: pathosyn export {tmp_path / 'own'} --data {data} --to nnunet" in capsys.readouterr().out, "a set to train with is not judged"
     assert words[:3] == ["pathosyn", "evaluate", "realism"] and re.fullmatch(r"\w+=.*set", words[words.index("--synthetic") + 1])
     assert evaluate.parse(words[2:]).real == data

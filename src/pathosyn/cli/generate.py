@@ -93,12 +93,16 @@ class GenerateVerb:
         )
         if not first_process():
             return 0
+        print(f"set: {folder}")
         if self.export:
             from pathosyn.export import export
 
             made = export([folder], self.data, self.export, folder.with_name(f"{folder.name}-{self.export}"))
             print(f"{self.export}: {made}")
-        print(f"set: {folder}\nnext: pathosyn evaluate realism --real {self.data} --synthetic NAME={folder} --out DIR")
+        elif self.purpose == "train":
+            print(f"next: pathosyn export {folder} --data {self.data} --to nnunet --out DIR")
+        else:
+            print(f"next: pathosyn evaluate realism --real {self.data} --synthetic NAME={folder} --out DIR")
         return 0
 
 
