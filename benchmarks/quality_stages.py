@@ -63,7 +63,7 @@ def variants(loaded: Loaded, batch: LesionBatch) -> dict[str, np.ndarray]:
     for name, form in forms.items():
         r = method.last_call(batch, f, form, lambda k: noise(5000 + k))
         x_hat = decomposition.heal(batch.x, f, parts.S) + parts.S * r
-        made[name] = (stopped_at_fluid(loaded, batch, x_hat.float(), batch.m) * parts.known).numpy()
+        made[name] = (stopped_at_fluid(loaded.method, batch, x_hat.float(), batch.m) * parts.known).numpy()
     return made
 
 

@@ -26,11 +26,14 @@ MOST = 5.0
 
 @dataclass(frozen=True)
 class Noised:
-    """One call of eps_theta in training: times, what counts, and the estimate with what it should have been."""
+    """One call of eps_theta in training: times, what counts, and the estimate with what it should have been. Of windows whose form is `drawn` (B, 1, 1, 1)
+    nothing is known of each pixel; `start` is the form at full resolution, r_0 where there is none."""
 
     t: Times
     counts: Image
     where: Image
+    drawn: Mask
+    start: Image
     r0: Image
     r0_hat: Image
     wanted: Image
@@ -49,9 +52,13 @@ def noised(model: PathoSyn, batch: LesionBatch, parts: Parts, x_sub: Image, stre
     where = parts.support * counts
     r0 = start = model.to_scaled(decomposition.deviation(batch.x, x_sub, where))
     form = there = None
+    drawn = torch.zeros_like(counts[:, :1])
     if last or model.coarse:
         t = torch.full_like(t, method.level)
         form, there = coarse.form(model, r0, batch, x_sub, parts)
+        if last and method.drawn_forms:
+            drawn = (rng.uniform(streams).to(device) < method.drawn_forms).to(r0.dtype)[:, None, None, None]
+            form = torch.where(drawn > 0, own_form(model, batch, parts, x_sub, form, streams), form)
         start = decomposition.refine(coarse.means(model, form, batch, x_sub, parts), there, parts.support, method.coarse)
     # A missing contrast is 0 here as it is at the draw.
     r_t = diffusion.diffuse(start, t, eps, parts.support * parts.known, model.schedule)
@@ -62,7 +69,14 @@ def noised(model: PathoSyn, batch: LesionBatch, parts: Parts, x_sub: Image, stre
     noise = eps if start is r0 else diffusion.predict_eps(r_t, r0, t, model.schedule)
     wanted = diffusion.target(r0, noise, t, model.schedule, prediction=method.prediction)
     x_hat = decomposition.recompose(batch.x, x_sub, model.from_scaled(r0_hat * parts.support), parts.S, kind=method.composition)
-    return Noised(t, counts, where, r0, r0_hat, wanted, output, x_hat)
+    return Noised(t, counts, where, drawn, start, r0, r0_hat, wanted, output, x_hat)
+
+
+@torch.no_grad()
+def own_form(model: PathoSyn, batch: LesionBatch, parts: Parts, x_sub: Image, real: Image, streams: Sequence[torch.Generator]) -> Image:
+    """The form that the model draws for each window, told and held to what the `real` one looks like."""
+    look = appearance.measure(model, real, batch, parts) if model.looking else None
+    return model.draw_form(batch, x_sub, lambda _: rng.normal(streams, tuple(batch.x.shape[1:])).to(real.device), look=look)
 
 
 def structure_terms(model: PathoSyn, batch: LesionBatch, parts: Parts, x_sub: Image, streams: Sequence[torch.Generator]) -> dict[str, Tensor]:
@@ -130,10 +144,14 @@ def critic_terms(model: PathoSyn, batch: LesionBatch, parts: Parts, x_sub: Image
 
 
 def sharp_terms(model: PathoSyn, batch: LesionBatch, parts: Parts, x_sub: Image, streams: Sequence[torch.Generator]) -> dict[str, Tensor]:
-    """What the last call learns from: patches like the real ones, the critic's word, the coarse form that it was given, and Eq. 9."""
+    """What the last call learns from: patches like the real ones, the critic's word, the coarse form that it was given, and Eq. 9. A drawn form it keeps
+    over cells of twice the size alone: what such a form lacks is detail of its own cells."""
     lam = model.config.method
     drawn = noised(model, batch, parts, x_sub, streams, last=True)
-    terms = {"low": losses.low_pass_loss(drawn.r0_hat, drawn.r0, drawn.where, size=lam.coarse)}
+    theirs, own = drawn.where * (1.0 - drawn.drawn), drawn.where * drawn.drawn
+    terms = {"low": losses.low_pass_loss(drawn.r0_hat, drawn.r0, theirs, size=lam.coarse)}
+    if lam.drawn_forms:
+        terms["low"] = terms["low"] + losses.low_pass_loss(drawn.r0_hat, drawn.start, own, size=2 * lam.coarse)
     loss = lam.low * terms["low"]
     if lam.patches:
         filters = torch.stack([texture.directions(batch.x.shape[1], stream) for stream in streams]).to(batch.x.device)
@@ -144,7 +162,7 @@ def sharp_terms(model: PathoSyn, batch: LesionBatch, parts: Parts, x_sub: Image,
         patch, whole = _scores(model, drawn.x_hat, batch, parts, _shifts(streams))
         terms["adversary"] = -losses.mean_or_0(patch) - whole.mean()
         loss = loss + lam.adversary * terms["adversary"]
-    terms["diff"] = losses.diffusion_loss(drawn.wanted, drawn.output, drawn.where)
+    terms["diff"] = losses.diffusion_loss(drawn.wanted, drawn.output, theirs)
     return {**terms, "loss": loss + lam.anchor * terms["diff"]}
 
 

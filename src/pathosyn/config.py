@@ -112,6 +112,9 @@ class Method:
     """What is drawn or healed beyond the mask stops at fluid and bone (`data.tissue.solid`): a rim does not run into ventricles and sulci."""
     level: int = 60
     """The t of the last call. Its noise hides the seams of the cells, and not their means."""
+    drawn_forms: float = 0.0
+    """Share of the last stage's windows whose coarse form is drawn, as it will be, with the real lesion's looks: what `gather` flattened the last call then
+    learns to put back."""
     adversary: float = 0.0
     """λ of the adversarial term on the last call's r̂_0: a critic tells composed windows from real ones, and eps_theta learns to pass; 0: none."""
     low: float = 1.0
@@ -215,6 +218,7 @@ def paper() -> Method:
         hold=False,
         gather=False,
         stop_at_fluid=False,
+        drawn_forms=0.0,
         adversary=0.0,
         patches=0.0,
         # Through Eq. 12 an error in ε̂ is 157 times larger in r̂_0 at T: with λ = 1 these two would be all of Eq. 15.

@@ -20,6 +20,7 @@ from pathosyn.data.windows import Window, cut, paste
 from pathosyn.errors import refuse
 from pathosyn.framework import Framework
 from pathosyn.networks import bf16_pays
+from pathosyn.protocol import Method
 from pathosyn.scenes import Scene, Wholes
 from pathosyn.types import Controls, Image, LesionBatch, Mask, Synthesis
 
@@ -85,7 +86,7 @@ def _brought(made: Synthesis) -> Synthesis:
 
 
 def _on_windows(loaded: Loaded, scene: Scene, slices: Slices, made: Synthesis) -> Drawn:
-    x_hat = stopped_at_fluid(loaded, scene.batch, made.x_hat, made.m)
+    x_hat = stopped_at_fluid(loaded.any_method, scene.batch, made.x_hat, made.m)
     return _finished(scene, slices, x_hat, made.x_sub, made.m, made.S, [""] * len(scene.batch))
 
 
@@ -121,7 +122,7 @@ def _controlled(method: str, loaded: Loaded, scene: Scene, slices: Slices, donor
     with torch.inference_mode():
         x_sub, theirs = _filled(loaded, batch), _filled(loaded, donor) if donor else None
         x_hat, m, blend = CONTROLS[method](batch, x_sub, donor, theirs, controls.seed)
-    x_hat = stopped_at_fluid(loaded, batch, x_hat, m)  # the controls, too: the same blend for all
+    x_hat = stopped_at_fluid(loaded.any_method, batch, x_hat, m)  # the controls, too: the same blend for all
     drawn = ("substrate", "gaussian")
     lent = list(donor.subject) if donor else ["" if method in drawn else name for name in batch.subject]
     return _finished(scene, slices, x_hat, x_sub, m, blend, lent)
@@ -151,13 +152,13 @@ def _filled(loaded: Loaded, batch: LesionBatch) -> Tensor:
     return loaded.any_method.fill(batch.to(device)).float().cpu()
 
 
-def stopped_at_fluid(loaded: Loaded, batch: LesionBatch, x_hat: Image, m: Mask) -> Image:
+def stopped_at_fluid(method: Method, batch: LesionBatch, x_hat: Image, m: Mask) -> Image:
     """Drawn windows x_hat (B, C, H, W) as `insert` finishes them: the scan's own fluid and bone beyond the masks, its own and the drawn one m, where the
     method asks."""
-    if not loaded.any_method.config.method.stop_at_fluid:
+    if not method.config.method.stop_at_fluid:
         return x_hat
     x, lesion = batch.x.numpy(), (batch.m + m).numpy()[:, 0] > 0
-    tissue = [solid({name: x[b, c] for c, name in enumerate(loaded.config.contrasts) if batch.present[b, c]}) for b in range(len(batch))]
+    tissue = [solid({name: x[b, c] for c, name in enumerate(method.config.contrasts) if batch.present[b, c]}) for b in range(len(batch))]
     made = [on_tissue(x[b], x_hat[b].numpy(), np.where(lesion[b], np.float32(1), tissue[b])) for b in range(len(batch))]
     return torch.from_numpy(np.stack(made))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,9 +13,10 @@ import torch
 
 from pathosyn import figures, rng
 from pathosyn.decomposition import heal
+from pathosyn.drawing import stopped_at_fluid
 from pathosyn.framework import Framework
 from pathosyn.losses import psnr_inside
-from pathosyn.types import Controls, LesionBatch
+from pathosyn.types import Controls, LesionBatch, Synthesis
 
 if TYPE_CHECKING:
     from pathosyn.data.slices import Slices
@@ -98,8 +100,7 @@ def preview(method: Method, slices: Slices, path: Path, *, device: torch.device,
     rows: list[list[figures.Rgb]] = []
     labels: list[str] = []
     for batch in _middling(slices, windows):
-        batch = batch.to(device)
-        draws = [method.synthesize(batch, controls=Controls(seed=seed), steps=steps) for seed in (0, 1)]
+        draws = [_drawn(method, batch, seed, steps, device) for seed in (0, 1)]
         healed = draws[0].x_sub if method.whole else heal(batch.x, draws[0].x_sub, batch.S)
         for b in range(len(batch)):
             mask = batch.m[b, 0].cpu().numpy() > 0
@@ -115,6 +116,13 @@ def preview(method: Method, slices: Slices, path: Path, *, device: torch.device,
         side = max(row[0].shape[0] for row in rows)
         rows = [[_pad(tile, side) for tile in row] for row in rows]
         figures.mosaic(rows, path, columns=("scan, mask", "scan", "healed", "draw 1", "draw 2", "draw 1 - scan"), labels=labels)
+
+
+def _drawn(method: Method, batch: LesionBatch, seed: int, steps: int | None, device: torch.device) -> Synthesis:
+    """As `generate` would write it."""
+    made = method.synthesize(batch.to(device), controls=Controls(seed=seed), steps=steps)
+    made = replace(made, x_hat=made.x_hat.float().cpu(), x_sub=made.x_sub.float().cpu())
+    return made if method.whole else replace(made, x_hat=stopped_at_fluid(method, batch, made.x_hat, made.m.cpu()))
 
 
 def _middling(slices: Slices, windows: int) -> Iterator[LesionBatch]:

@@ -24,8 +24,7 @@ def averaging(decay: float) -> Callable[[Any, Any, Any], None]:
     @torch.no_grad()
     def update(averages: Any, current: Any, n: Any) -> None:
         keep = min(decay, (1.0 + float(n)) / (10.0 + float(n)))
-        for average, now in zip(averages, current, strict=True):
-            average.lerp_(now.to(average.dtype), 1.0 - keep)
+        torch._foreach_lerp_(averages, [now.to(average.dtype) for average, now in zip(averages, current, strict=True)], 1.0 - keep)
 
     return update
 

@@ -22,6 +22,7 @@ FREE = (
     "gather",
     "stop_at_fluid",
     "level",
+    "drawn_forms",
     "adversary",
     "low",
     "patches",

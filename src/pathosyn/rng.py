@@ -36,3 +36,10 @@ def integers(generators: Sequence[torch.Generator], low: int, high: int) -> Tens
     import torch
 
     return torch.cat([torch.randint(low, high + 1, (1,), generator=g) for g in generators])
+
+
+def uniform(generators: Sequence[torch.Generator]) -> Tensor:
+    """Numbers (B,), uniform on 0…1, sample i from generator i."""
+    import torch
+
+    return torch.cat([torch.rand(1, generator=g) for g in generators])

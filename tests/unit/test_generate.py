@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import torch
 
-from pathosyn import drawing, scenes
+from pathosyn import drawing, monitor, scenes
 from pathosyn.checkpoint import Loaded, Provenance
 from pathosyn.config import default
 from pathosyn.controls import CONTROLS, NEEDS_DONOR
@@ -235,14 +235,14 @@ def test_fluid_beyond_the_masks_stays_in_the_controls_too(loaded: Loaded, make_m
     batch = LesionBatch(x, m, m, x, torch.ones(1, 2, dtype=torch.bool), torch.zeros(1, dtype=torch.bool), ["a"], [0])
     pasted = torch.zeros_like(m)
     pasted[..., 24:30, 4:10] = 1
-    found = drawing.stopped_at_fluid(loaded, batch, torch.full_like(x, 9.0), pasted)
+    found = drawing.stopped_at_fluid(loaded.any_method, batch, torch.full_like(x, 9.0), pasted)
     drawn = (found == 9).all(dim=1)[0]
     assert bool(drawn[:, 16:].all()) and bool(drawn[12:20, 12:16].all()) and bool(drawn[24:30, 4:10].all()) and bool(drawn[:4].all())
     wet = torch.ones(32, 16, dtype=torch.bool)
     wet[:4], wet[12:20, 12:16], wet[24:30, 4:10] = False, False, False
     assert torch.equal(found[0, :, :, :16][:, wet], x[0, :, :, :16][:, wet])
     off = make_method(default(), stop_at_fluid=False)
-    assert bool((drawing.stopped_at_fluid(replace(loaded, any_method=off), batch, torch.full_like(x, 9.0), pasted) == 9).all())
+    assert bool((drawing.stopped_at_fluid(off, batch, torch.full_like(x, 9.0), pasted) == 9).all())
 
 
 @pytest.mark.parametrize("name", ["pathosyn", "gaussian", "copy-paste"])
@@ -250,6 +250,13 @@ def test_every_method_is_finished_so(name: str, data: Path, loaded: Loaded, tmp_
     monkeypatch.setattr(drawing, "stopped_at_fluid", lambda _, batch, x_hat, m: torch.full_like(x_hat, 7.0) * (m >= 0))
     found = SyntheticSet(run(data, tmp_path / "set", loaded, method=name, per_subject=1, progress=False))
     assert all((window["x_hat"] == 7).all() for _, window in found.windows())
+
+
+def test_previews_are_finished_so_too(data: Path, loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+    slices = Slices(data, "validation", contrasts=loaded.config.contrasts, every=False)
+    monkeypatch.setattr(monitor, "stopped_at_fluid", lambda _, batch, x_hat, m: torch.full_like(x_hat, 7.0) * (m >= 0))
+    made = monitor._drawn(loaded.any_method, slices.lesion([0]), 0, 1, torch.device("cpu"))
+    assert bool((made.x_hat == 7).all()) and not bool((made.x_sub == 7).any())
 
 
 def test_realism_is_told_beside_copy_paste(data: Path, sets: dict[str, SyntheticSet], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pathosyn import alg1, losses, rng
+from pathosyn import alg1, appearance, coarse, decomposition, losses, rng
 from pathosyn.config import Method, default, paper
 from pathosyn.diffusion import predict_eps, target
 from pathosyn.methods.pathosyn import PathoSyn
@@ -203,3 +203,38 @@ def test_a_lesion_too_small_for_a_patch_leaves_the_losses_finite(method: PathoSy
     for player in ("critic", "sharp"):
         terms = method.losses(small, player=player, rng=streams(1))
         assert all(bool(value.isfinite()) for value in terms.values()), (player, terms)
+
+
+def test_a_drawn_form_takes_the_real_ones_place_and_is_kept_over_cells_of_twice_the_size(
+    make_method: Maker, batch_of: Batches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a form of a known height: nothing of the real deviation is asked for, pixel by pixel or cell by cell, and an estimate that waves within 8 × 8
+    pixels about that height has nothing to lose."""
+    method, batch = make_method(default(), drawn_forms=1.0, cells="deviation", roughness=False, appearance=False), batch_of()
+    monkeypatch.setattr(method, "draw_form", lambda given, *_, **__: torch.full((3, 2, 8, 8), 0.3))
+    y, x = torch.meshgrid(torch.arange(32), torch.arange(32), indexing="ij")
+    waves = torch.where((y // 4 + x // 4) % 2 > 0, 1.0, -1.0)
+    whole = replace(batch, S=torch.ones_like(batch.S))
+    for height, lost in ((0.3, 0.0), (0.8, 0.5)):
+        monkeypatch.setattr(method, "estimate", lambda network, r, condition, t, at=height: ((at + waves).expand_as(r), (at + waves).expand_as(r)))
+        terms = method.losses(whole, player="sharp", rng=streams())
+        assert terms["low"].item() == pytest.approx(lost, abs=1e-5) and terms["diff"].item() == 0.0 and terms["patches"].item() > 0
+
+
+def test_the_model_draws_the_form_told_what_the_real_lesion_looks_like(make_method: Maker, batch_of: Batches, monkeypatch: pytest.MonkeyPatch) -> None:
+    method, batch = make_method(default(), drawn_forms=0.5), batch_of()
+    method.look_std.fill_(1.0)
+    asked: list[Tensor] = []
+    original = method.draw_form
+    monkeypatch.setattr(method, "draw_form", lambda *given, look, **more: (asked.append(look), original(*given, look=look, **more))[1])
+    parts, x_sub = method.parts(batch), method.fill(batch)
+    drawn = alg1.noised(method, batch, parts, x_sub, streams(), last=True)
+    assert drawn.drawn.flatten().unique().tolist() == [0.0, 1.0], "keyed by the sample's own stream: some are drawn, some are real"
+    r0 = method.to_scaled((batch.x - x_sub) * parts.support)
+    form, there = coarse.form(method, r0, batch, x_sub, parts)
+    assert torch.allclose(asked[0], appearance.measure(method, form, batch, parts), atol=1e-4)
+    real = decomposition.refine(coarse.means(method, form, batch, x_sub, parts), there, parts.support, 4)
+    kept = (drawn.start - real).abs().amax(dim=(1, 2, 3)) < 1e-4
+    assert kept.tolist() == (drawn.drawn.flatten() == 0).tolist()
+    alg1.noised(method, batch, parts, x_sub, streams())
+    assert len(asked) == 1, "only the last stage draws"

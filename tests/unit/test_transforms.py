@@ -236,12 +236,12 @@ def test_a_pool_forgets_what_was_not_used_for_longest(
 # -- masks ------------------------------------------------------------------------------------------------------------------------------
 
 
-def test_a_bank_lends_its_outlines() -> None:
+def test_outlines_are_lent() -> None:
     hook = np.zeros((40, 40), bool)
     hook[5:17, 5:10] = hook[13:17, 5:14] = True
     free, chance, ways = np.ones((1, 60, 60), bool), np.random.default_rng(0), set()
     for _ in range(30):
-        mask = shapes.Bank([hook])(free, (1.0, 1.0, 1.0), chance)
+        mask = shapes.Outlines([hook])(free, (1.0, 1.0, 1.0), chance)
         if mask is not None:
             rows, columns = np.nonzero(mask[0])
             found = mask[0, rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
@@ -249,7 +249,7 @@ def test_a_bank_lends_its_outlines() -> None:
     assert ways == {(-1, -1), (-1, 1), (1, -1), (1, 1)}
 
 
-def test_a_recipe_takes_a_bank(plane: tuple[np.ndarray, np.ndarray], recipe_of: Callable[..., Recipe]) -> None:
+def test_a_recipe_takes_outlines(plane: tuple[np.ndarray, np.ndarray], recipe_of: Callable[..., Recipe]) -> None:
     made = put(recipe_of(masks=[np.ones((7, 11))]), *plane, (1.0, 1.0), 0)
     assert made is not None and np.count_nonzero(made[1]) >= 0.95 * 77 and np.ptp(np.nonzero(made[1][0])[1]) == 10
 
@@ -267,7 +267,7 @@ def test_a_deep_mask_lends_a_slice_one_of_its_slices() -> None:
     deep[1, 3:13, 3:8] = deep[3, 3:8, 3:13] = True
     free = np.ones((1, 60, 60), bool)
     chance = np.random.default_rng(0)
-    shapes_found = {tuple(np.ptp(np.argwhere(shapes.Bank([deep])(free, (1, 1, 1), chance)[0]), axis=0)) for _ in range(12)}  # type: ignore[index]
+    shapes_found = {tuple(np.ptp(np.argwhere(shapes.Outlines([deep])(free, (1, 1, 1), chance)[0]), axis=0)) for _ in range(12)}  # type: ignore[index]
     assert shapes_found == {(9, 4), (4, 9)}
 
 
@@ -304,10 +304,10 @@ def test_sizes_come_from_what_the_weights_have_seen() -> None:
     assert shapes.sizes_of({}, flat=True) == shapes.SIZES_MM
 
 
-def test_banks_that_cannot_be_meant() -> None:
+def test_outlines_that_cannot_be_meant() -> None:
     for masks in ([], [np.zeros((4, 4))], [np.ones(3)]):
         with pytest.raises(ValueError, match="bank"):
-            shapes.Bank(masks)
+            shapes.Outlines(masks)
 
 
 # -- the scan ---------------------------------------------------------------------------------------------------------------------------

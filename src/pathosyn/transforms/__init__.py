@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pathosyn.transforms.core import Recipe, put
     from pathosyn.transforms.monai import RandLesiond
-    from pathosyn.transforms.shapes import Bank, Blobs
+    from pathosyn.transforms.shapes import Blobs, Outlines
     from pathosyn.transforms.torchio import Lesion, RandLesion
 
-__all__ = ["Bank", "Blobs", "Lesion", "RandLesion", "RandLesiond", "Recipe", "put"]
+__all__ = ["Blobs", "Lesion", "Outlines", "RandLesion", "RandLesiond", "Recipe", "put"]
 
-_HOME = {"Bank": "shapes", "Blobs": "shapes", "Lesion": "torchio", "RandLesion": "torchio", "RandLesiond": "monai", "Recipe": "core", "put": "core"}
+_HOME = {"Blobs": "shapes", "Lesion": "torchio", "Outlines": "shapes", "RandLesion": "torchio", "RandLesiond": "monai", "Recipe": "core", "put": "core"}
 
 
 def __getattr__(name: str) -> Any:

@@ -85,13 +85,13 @@ class Recipe:
         if callable(self.masks):
             return self.masks
         if self.masks is not None:
-            return self._bank
+            return self._outlines
         return shapes.Blobs(self.sizes_mm or shapes.sizes_of(self.loaded().provenance.population, flat=flat))
 
     @cached_property
-    def _bank(self) -> shapes.Bank:
+    def _outlines(self) -> shapes.Outlines:
         assert self.masks is not None and not callable(self.masks)
-        return shapes.Bank(self.masks)
+        return shapes.Outlines(self.masks)
 
     def loaded(self) -> Loaded:
         """The weights, once a process. InputError for a contrast that they do not know: without the lesion beside others with it, it would be false."""

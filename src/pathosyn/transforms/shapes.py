@@ -44,7 +44,7 @@ class Blobs:
 
 
 @dataclass(frozen=True, eq=False)
-class Bank:
+class Outlines:
     """Outlines of lesions (D, H, W) or (H, W), mirrored at random; voxels are taken as they are. In a slice: one slice of a lesion, any that shows it."""
 
     masks: Sequence[np.ndarray]
