@@ -1,13 +1,17 @@
 """How cost grows: with the lesion's area, with the image's size, with processes; and the peak memory of each verb.
 
-    python benchmarks/bench_scaling.py [--weights glioma] [--rounds 3] [--only area image memory processes]
+    python benchmarks/bench_scaling.py [--weights glioma] [--rounds 3] [--only area image memory insert train]
+                                       [--data slices.h5] [--scale tiny|small]
 
 area       f_sub and draw for a round lesion of 6 to 48 mm radius on one slice of 256 × 256: it should follow the window, which follows the lesion
 image      the same lesion (12 mm) on slices of 128 to 512 pixels: it should not change
 memory     peak resident size of a process that runs the verb, on built-in data; beside it a process that only imports torch (workers of `prepare`:
            bench_prepare.py)
-processes  two single-threaded processes against one: `insert --workers 2`, three lesions in each of eight phantoms, and the stage `deviation` of a training
-           (gloo) against one process. The written scans must be the same bytes in either case. On two cores 2.0 is the most; both cores should be idle
+insert     two single-threaded processes against one: `--workers 2`, three lesions in each of eight phantoms. The written scans must be the same bytes
+train      the same (gloo) for a training of all stages, of phantoms or of --data, in networks and batches of --scale. A process draws its batches in a thread
+           beside the network's, so one keeps more than one core busy; how many is printed, for no more than two cores divided by that can be gained
+
+For these two both cores should be idle; two processes gain 2.0 times at the most.
 
 Data are made here. Seconds are the clock's and the processor's; medians, in turn.
 """
@@ -22,6 +26,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 import timing
@@ -34,6 +39,7 @@ from pathosyn.data.phantom import make_phantoms
 from pathosyn.weights import find
 
 SPACING = (5.0, 1.0, 1.0)
+PARTS = ("area", "image", "memory", "insert", "train")
 TOOL = str(Path(sys.executable).with_name("pathosyn"))
 
 
@@ -108,8 +114,8 @@ def written(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.rglob("*.nii.gz"))}
 
 
-def processes(scratch: Path, rounds: int) -> None:
-    """`insert` on many scans, and training, by two single-threaded processes and by one."""
+def inserting_by_two(scratch: Path, rounds: int) -> None:
+    """`insert` on many scans by two single-threaded processes and by one."""
     subjects = [str(path) for path in sorted((scratch / "phantoms").iterdir()) if path.is_dir()]
     number = iter(range(1000))
     places: dict[int, Path] = {}
@@ -127,20 +133,30 @@ def processes(scratch: Path, rounds: int) -> None:
     one, two = (spent[name].clock for name in ("one", "two"))
     print(f"insert, {len(subjects)} scans, 3 lesions each: one process {one:.1f} s, two {two:.1f} s: {one / two:.2f} times; same bytes: {same}")
 
+
+def training_by_two(scratch: Path, data: Path, scale: str, rounds: int) -> None:
+    """Training by two single-threaded processes and by one."""
+    number = iter(range(1000))
+    processor: dict[tuple[int, int], list[float]] = {}
+
     def training(devices: int, steps: int) -> Callable[[], object]:
-        def run() -> object:
-            flags = ["--scale", "tiny", "--threads", "1", "--device", "cpu", "--train.devices", str(devices), "--train.substrate-share", "0.2"]
-            where = ["--data", str(scratch / "s.h5"), "--run", str(scratch / f"run-{next(number)}")]
-            return together([TOOL, "train", *where, *flags, "--train.validate-every", "100000", "--train.steps", str(steps)])
+        def run() -> None:
+            flags = ["--scale", scale, "--threads", "1", "--device", "cpu", "--train.devices", str(devices), "--train.substrate-share", "0.2"]
+            where = ["--data", str(data), "--run", str(scratch / f"run-{next(number)}")]
+            before = timing.ended()
+            together([TOOL, "train", *where, *flags, "--train.validate-every", "100000", "--train.steps", str(steps)])
+            processor.setdefault((devices, steps), []).append(timing.ended() - before)
 
         return run
 
-    few, many = 60, 260
+    few, many = (60, 260) if scale == "tiny" else (20, 70)
     spent = timing.alternated({f"{d} {n}": training(d, n) for d in (1, 2) for n in (few, many)}, rounds, warm=0)
     first = {d: spent[f"{d} {few}"].clock for d in (1, 2)}
     rate = {d: (many - few) / (spent[f"{d} {many}"].clock - first[d]) for d in (1, 2)}
-    print(f"train, {few} steps with start-up: one process {first[1]:.1f} s, two {first[2]:.1f} s: {first[1] / first[2]:.2f} times")
-    print(f"train, steps a second beyond them: one process {rate[1]:.2f}, two {rate[2]:.2f}: {rate[2] / rate[1]:.2f} times")
+    print(f"train ({scale}), {few} steps with start-up: one process {first[1]:.1f} s, two {first[2]:.1f} s: {first[1] / first[2]:.2f} times")
+    busy = {d: (median(processor[d, many]) - median(processor[d, few])) * rate[d] / (many - few) for d in (1, 2)}
+    print(f"train ({scale}), steps a second beyond them: one process {rate[1]:.2f}, two {rate[2]:.2f}: {rate[2] / rate[1]:.2f} times")
+    print(f"train ({scale}), cores busy meanwhile: one process {busy[1]:.2f}, two {busy[2]:.2f}")
 
 
 def main() -> None:
@@ -148,7 +164,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", default=None)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", nargs="+", choices=("area", "image", "memory", "processes"), default=["area", "image", "memory", "processes"])
+    parser.add_argument("--data", type=Path, default=None, help="slices to train on, in place of phantoms'")
+    parser.add_argument("--scale", choices=("tiny", "small"), default="tiny", help="networks and batches of the training")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     given = parser.parse_args()
     torch.set_num_threads(1)
     loaded = load(find(given.weights))
@@ -157,16 +175,19 @@ def main() -> None:
         grows(loaded, "radius, mm", {str(radius): target(loaded, 256, radius) for radius in (6, 12, 18, 24, 36, 48)}, given.rounds)
     if "image" in given.only:
         grows(loaded, "image, pixels", {str(side): target(loaded, side, 12) for side in (128, 192, 256, 384, 512)}, given.rounds)
-    if {"memory", "processes"} & set(given.only):
+    if {"memory", "insert", "train"} & set(given.only):
         with tempfile.TemporaryDirectory() as folder:
             scratch = Path(folder)
             make_phantoms(scratch / "phantoms", subjects=8, seed=0)
             if "memory" in given.only:
                 memory(scratch)
-            if "processes" in given.only:
-                if not (scratch / "s.h5").exists():
-                    together([TOOL, "prepare", str(scratch / "phantoms"), "--out", str(scratch / "s.h5"), "--fractions", ".5", ".5", "0"])
-                processes(scratch, given.rounds)
+            if "insert" in given.only:
+                inserting_by_two(scratch, given.rounds)
+            if "train" in given.only:
+                data = given.data or scratch / "s.h5"
+                if not data.exists():
+                    together([TOOL, "prepare", str(scratch / "phantoms"), "--out", str(data), "--fractions", ".5", ".5", "0"])
+                training_by_two(scratch, data, given.scale, given.rounds)
 
 
 if __name__ == "__main__":

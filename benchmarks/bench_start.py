@@ -13,7 +13,6 @@ Each is a fresh process; medians over `--rounds`, all in turn. Seconds are the c
 from __future__ import annotations
 
 import argparse
-import os
 import subprocess
 import sys
 import tempfile
@@ -37,19 +36,11 @@ main({arguments!r})
 """`insert` up to where it would read the scan."""
 
 
-class Children:
-    """Processor seconds of the processes that this one has ended."""
-
-    @staticmethod
-    def used() -> float:
-        return sum(os.times()[2:4])
-
-
 def timed(command: list[str]) -> timing.Spent:
     """One fresh process."""
-    before = Children.used()
+    before = timing.ended()
     spent = timing.once(partial(subprocess.run, command, check=True, capture_output=True))
-    return timing.Spent(spent.clock, Children.used() - before)
+    return timing.Spent(spent.clock, timing.ended() - before)
 
 
 def default_subject(scratch: Path) -> Path:

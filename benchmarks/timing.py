@@ -44,6 +44,11 @@ def once(run: Run) -> Spent:
     return Spent(time.perf_counter() - clock, time.process_time() - used)
 
 
+def ended() -> float:
+    """Processor seconds of the processes that this one started and that have ended."""
+    return sum(os.times()[2:4])
+
+
 def alternated(runs: Mapping[str, Run], rounds: int, *, warm: int = 1) -> dict[str, Spent]:
     """Each run's medians over `rounds` rounds, in each of which every run has its turn; `warm` rounds before are not counted."""
     found: dict[str, list[Spent]] = {name: [] for name in runs}

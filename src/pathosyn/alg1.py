@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pathosyn import appearance, augment, coarse, decomposition, diffusion, losses, rng, texture
-from pathosyn.types import Image, LesionBatch, Times
+from pathosyn.types import Image, LesionBatch, Mask, Times
 
 if TYPE_CHECKING:
     from pathosyn.framework import Parts
