@@ -86,14 +86,22 @@ class LatentMethod(Method):
 
     @torch.no_grad()
     def begin(self, stage: str, batches: Iterable[LesionBatch]) -> dict[str, Any]:
-        """Before a fresh autoencoder learns: its linear way. Before the diffusion: the code's mean and spread over the training slices, and how well
-        those are given back (PSNR in dB, a contrast)."""
-        if not self.encoder.linear.kernels.any():
+        """Before a fresh autoencoder learns: its linear way, and how well that gives the training slices back (PSNR in dB, a contrast). Before the diffusion:
+        how well they are given back then, and the code's mean and spread over them."""
+        fresh = not self.encoder.linear.kernels.any()
+        if fresh:
             slices = torch.cat([seen(batch)[0] for batch in islice(batches, 0, None, MEASURED)])
             self.encoder.linear.measure(slices)
             self.decoder.linear.measure(slices, self.encoder.linear)
         if stage != "diffusion":
-            return {}
+            return {"psnr": self._given_back(batches)[0]} if fresh else {}
+        psnr, mean, std = self._given_back(batches)
+        self.code_mean.copy_(mean)
+        self.code_std.copy_(std)
+        return {"code_mean": self.code_mean.tolist(), "code_std": self.code_std.tolist(), "psnr": psnr}
+
+    def _given_back(self, batches: Iterable[LesionBatch]) -> tuple[list[float], Tensor, Tensor]:
+        """PSNR of the slices' reconstructions, a contrast, and their code's mean and spread, a channel."""
         total, squares, cells = torch.zeros_like(self.code_mean).double(), torch.zeros_like(self.code_mean).double(), 0
         given_back: list[list[float]] = [[] for _ in self.config.contrasts]
         for batch in islice(batches, 0, None, MEASURED):
@@ -103,13 +111,8 @@ class LatentMethod(Method):
             back, everywhere = self.decoder(mean), known.expand_as(x)
             for c, row in enumerate(given_back):
                 row += losses.psnr_inside(back[:, c : c + 1], x[:, c : c + 1], everywhere[:, c : c + 1])
-        self.code_mean.copy_(total / cells)
-        self.code_std.copy_((squares / cells - (total / cells) ** 2).clamp(min=1e-12).sqrt())
-        return {
-            "code_mean": self.code_mean.tolist(),
-            "code_std": self.code_std.tolist(),
-            "psnr": [sum(row) / len(row) if row else 0.0 for row in given_back],
-        }
+        psnr = [sum(row) / len(row) if row else 0.0 for row in given_back]
+        return psnr, total / cells, (squares / cells - (total / cells) ** 2).clamp(min=1e-12).sqrt()
 
     # -- the autoencoder ------------------------------------------------------------------------------------------------------------
 
