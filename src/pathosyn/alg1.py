@@ -20,10 +20,6 @@ if TYPE_CHECKING:
     from pathosyn.methods.pathosyn import PathoSyn
 
 
-MOST = 5.0
-"""The most that an error of the coarse form counts beside one at pure noise."""
-
-
 @dataclass(frozen=True)
 class Noised:
     """One call of eps_theta in training: times, what counts, and the estimate with what it should have been. Of windows whose form is `drawn` (B, 1, 1, 1)
@@ -93,7 +89,7 @@ def structure_terms(model: PathoSyn, batch: LesionBatch, parts: Parts, x_sub: Im
     look = appearance.taught(appearance.measure(model, r0, batch, parts), streams) if model.looking else None
     output, r0_hat = model.estimate(model.coarse, r_t, model.condition_form(batch, x_sub, parts, look), t)
     wanted = diffusion.target(r0, eps, t, model.schedule, prediction=method.coarse_prediction)
-    diff = losses.diffusion_loss(wanted, output, there * counts, _snr_weight(model, t) if method.coarse_prediction == "r0" else None)
+    diff = losses.diffusion_loss(wanted, output, there * counts, diffusion.snr_weight(t, model.schedule) if method.coarse_prediction == "r0" else None)
     return {"diff": diff, "pat": losses.masked_mean((r0_hat - r0).abs(), there * counts), "loss": diff}
 
 
@@ -164,11 +160,6 @@ def sharp_terms(model: PathoSyn, batch: LesionBatch, parts: Parts, x_sub: Image,
         loss = loss + lam.adversary * terms["adversary"]
     terms["diff"] = losses.diffusion_loss(drawn.wanted, drawn.output, theirs)
     return {**terms, "loss": loss + lam.anchor * terms["diff"]}
-
-
-def _snr_weight(model: PathoSyn, t: Times) -> Tensor:
-    """What makes the error of r_0 that of v: 1 + ᾱ_t/(1 - ᾱ_t), held at `MOST`, beyond which only noise is left to be seen (Hang et al. 2023)."""
-    return (1.0 / (1.0 - diffusion.at(model.schedule.alpha_bar, t))).clamp(max=MOST).flatten().float()
 
 
 def _time_weight(model: PathoSyn, t: Times) -> Tensor | None:

@@ -58,9 +58,9 @@ class Latent:
     """Share of the steps that go to the autoencoder; 0 with weights that lend theirs (`--from`)."""
     adversary_share: float = 0.3
     """Share of the autoencoder's steps, the last ones, in which roughness and the critic have a word."""
-    prediction: Literal["eps", "v"] = "v"
-    """What the denoiser puts out. v, with zero terminal SNR: eps starts a draw from noise that the training never showed, and the brightness of a whole slice
-    comes out wrong (Lin et al. 2024). The sources have eps."""
+    prediction: Literal["eps", "v", "r0"] = "r0"
+    """What the denoiser puts out, r0 being the clean code. eps, the sources', starts a draw from noise that the training never showed, and the brightness of a
+    whole slice comes out wrong (Lin et al. 2024); v and r0 have zero terminal SNR. With v, after a thousand steps not even air was even."""
     steps: int = 50
     """Calls of DDIM, the paper's."""
     empty: float = 0.25

@@ -59,7 +59,7 @@ class Method:
     prediction: Literal["eps", "v", "r0"] = "v"
     """What eps_theta puts out."""
     coarse_prediction: Literal["eps", "v", "r0"] = "r0"
-    """What the network that diffuses coarse forms puts out; its loss is that of v, held at `alg1.MOST` times that of r_0."""
+    """What the network that diffuses coarse forms puts out; its loss is that of v, held at `diffusion.MOST` times that of r_0."""
     zero_terminal_snr: bool = True
     timesteps: int = 1000
     beta_start: float = 1e-4

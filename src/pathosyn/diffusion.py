@@ -19,6 +19,8 @@ from pathosyn.types import Image, Mask, Times
 Prediction = Literal["eps", "v", "r0"]
 Solver = Literal["ancestral", "ddim", "dpm2m", "sde-dpm2m"]
 Spacing = Literal["trailing", "quadratic", "leading"]
+MOST = 5.0
+"""The most that an error of r_0 counts beside one at pure noise."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,12 @@ def linear_schedule(T: int = 1000, *, start: float = 1e-4, end: float = 0.02, ze
 def at(values: Tensor, t: Times) -> Tensor:
     """Gather schedule entries for t (B,) as (B, 1, 1, 1): the one place where time is broadcast."""
     return values.to(t.device)[t].view(-1, 1, 1, 1)
+
+
+def snr_weight(t: Times, schedule: NoiseSchedule, *, most: float = MOST) -> Tensor:
+    """(B,): what makes the squared error of r_0 that of v, 1/(1 - ᾱ_t) = 1 + SNR, held at `most`, beyond which only noise is left to be seen (Hang et al.
+    2023)."""
+    return (1.0 / (1.0 - at(schedule.alpha_bar, t))).clamp(max=most).flatten().float()
 
 
 def project(r: Image, support: Mask) -> Image:

@@ -1,7 +1,7 @@
 """What the methods on the code of a whole slice share: the autoencoder, the code's units, and the diffusion of it.
 
 autoencoder  x → (μ, σ²) → z = μ + σ ε → x̂, by L1 and KL divergence and, in its last steps, local roughness and a critic of patches
-code         (μ - mean) / std, channel by channel over the training slices
+code         (μ - mean) / std, channel by channel over the training slices, the quieter the less a channel brings to the image
 denoiser     on [code_t, condition], DDIM
 """
 
@@ -31,6 +31,11 @@ MEASURED = 8
 """Every so many batches of the training slices make the code's statistics."""
 BLANK = 0.25
 """A pixel that differs less from the slice's border, in normalised units, is air."""
+LOUDNESS = 0.5
+"""Exponent of what a channel of the code brings to the image, beside the channel that brings most: the spread at which the denoiser sees it. With 0, all
+alike, seven channels of detail that nobody can predict drown the one that holds the anatomy; with 1 they would vanish in the last step's noise."""
+CLEAREST = 25.0
+"""The most that an error of the code counts beside one at pure noise: the quietest channels, at a fifth of the loudest, show at that noise."""
 CELL = 8
 """Pixels over which roughness is averaged."""
 
@@ -54,7 +59,7 @@ class LatentMethod(Method):
         self.register_buffer("code_mean", torch.zeros(settings.code))
         self.register_buffer("code_std", torch.ones(settings.code))
         steps = config.method.timesteps, config.method.beta_start, config.method.beta_end
-        self.schedule = diffusion.linear_schedule(steps[0], start=steps[1], end=steps[2], zero_terminal_snr=settings.prediction == "v")
+        self.schedule = diffusion.linear_schedule(steps[0], start=steps[1], end=steps[2], zero_terminal_snr=settings.prediction != "eps")
 
     @property
     def settings(self) -> Latent:
@@ -97,7 +102,8 @@ class LatentMethod(Method):
             return {"psnr": self._given_back(batches)[0]} if fresh else {}
         psnr, mean, std = self._given_back(batches)
         self.code_mean.copy_(mean)
-        self.code_std.copy_(std)
+        heard = (self.encoder.linear.spread / self.encoder.linear.spread.max()) ** LOUDNESS
+        self.code_std.copy_(std / heard)
         return {"code_mean": self.code_mean.tolist(), "code_std": self.code_std.tolist(), "psnr": psnr}
 
     def _given_back(self, batches: Iterable[LesionBatch]) -> tuple[list[float], Tensor, Tensor]:
@@ -182,7 +188,8 @@ class LatentMethod(Method):
         everywhere = torch.ones_like(code[:, :1])
         output = self.eps(diffusion.diffuse(code, t, noise, everywhere, self.schedule), condition, t).float()
         wanted = diffusion.target(code, noise, t, self.schedule, prediction=self.settings.prediction)
-        loss = losses.diffusion_loss(wanted, output, everywhere if counts is None else counts)
+        weight = diffusion.snr_weight(t, self.schedule, most=CLEAREST) if self.settings.prediction == "r0" else None
+        loss = losses.diffusion_loss(wanted, output, everywhere if counts is None else counts, weight)
         return {"diff": loss, "loss": loss}
 
     def estimate(self, code_t: Tensor, condition: Tensor, t: Times) -> Tensor:

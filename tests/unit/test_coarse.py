@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pathosyn import alg1, coarse, decomposition, diffusion, rng, texture
+from pathosyn import coarse, decomposition, diffusion, rng, texture
 from pathosyn.checkpoint import Provenance, save_weights
 from pathosyn.config import Config, default
 from pathosyn.methods.pathosyn import PathoSyn
@@ -99,10 +99,10 @@ def test_an_error_of_r0_counts_as_that_of_v_up_to_a_limit(make_method: Maker, ba
     """‖v - v̂‖² = ‖r_0 - r̂_0‖² / (1 - ᾱ): v is linear in r_0 for a given r_t."""
     method, batch = make_method(default(), coarse_prediction="r0"), batch_of()
     off = 0.3
-    for t, expected in ((1000, 1.0), (500, None), (20, alg1.MOST)):
+    for t, expected in ((1000, 1.0), (500, None), (20, diffusion.MOST)):
         spread = float(1 - method.schedule.alpha_bar[t])
         weight = 1 / spread if expected is None else expected
-        assert alg1._snr_weight(method, torch.tensor([t])).tolist() == pytest.approx([weight], rel=1e-4)
+        assert diffusion.snr_weight(torch.tensor([t]), method.schedule).tolist() == pytest.approx([weight], rel=1e-4)
         r0, r_t, times = torch.ones(1, 1, 1, 1), torch.full((1, 1, 1, 1), 0.7), torch.tensor([t])
         v, w = (diffusion.target(r, diffusion.predict_eps(r_t, r, times, method.schedule), times, method.schedule, prediction="v") for r in (r0, r0 + off))
         assert float((v - w).square()) == pytest.approx(off**2 / spread, rel=1e-3)
@@ -114,7 +114,7 @@ def test_an_error_of_r0_counts_as_that_of_v_up_to_a_limit(make_method: Maker, ba
 
     method.coarse = Off()
     terms = method.losses(replace(batch, x_sub=batch.x_ph), player="coarse", rng=[rng.generator(k) for k in range(len(batch))])
-    assert float(terms["loss"]) == pytest.approx(alg1.MOST * off**2, rel=1e-3)
+    assert float(terms["loss"]) == pytest.approx(diffusion.MOST * off**2, rel=1e-3)
 
 
 def test_begin_brings_the_logarithms_to_mean_0_and_spread_1(make_method: Maker, batch_of: Batches, monkeypatch: pytest.MonkeyPatch) -> None:

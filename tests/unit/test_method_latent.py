@@ -162,16 +162,19 @@ def test_a_fresh_autoencoder_begins_as_the_best_linear_one(batch_of: Batches, mo
 # -- the code's units and the stages ------------------------------------------------------------------------------------------------
 
 
-def test_the_diffusion_begins_with_codes_of_mean_0_and_spread_1(make_latent: Maker, batch_of: Batches, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_diffusion_begins_with_codes_of_mean_0_and_spreads_by_what_they_bring(
+    make_latent: Maker, batch_of: Batches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The channel that brings most to the image has spread 1, one that brings a quarter of it spread ½."""
     monkeypatch.setattr(latents, "MEASURED", 2)
     ldm, batches = make_latent("brain-ldm"), [batch_of(3), batch_of(2)]
     ldm.begin("autoencoder-sharpen", batches)
     assert float(ldm.code_std[1]) == 2.0, "not yet"
+    ldm.encoder.linear.spread.copy_(torch.tensor([2.0, 8.0, 0.5, 2.0]))
     found = ldm.begin("diffusion", batches)
     code = ldm.encode(*seen(batches[0]))
-    assert code.mean((0, 2, 3)).tolist() == pytest.approx([0.0] * 4, abs=1e-4) and code.std((0, 2, 3), correction=0).tolist() == pytest.approx(
-        [1.0] * 4, rel=1e-3
-    )
+    assert code.mean((0, 2, 3)).tolist() == pytest.approx([0.0] * 4, abs=1e-4)
+    assert code.std((0, 2, 3), correction=0).tolist() == pytest.approx([0.5, 1.0, 0.25, 0.5], rel=1e-3)
     assert found["code_std"] == ldm.code_std.tolist() and len(found["psnr"]) == 2
 
 
@@ -215,6 +218,15 @@ def test_settings_of_which_no_network_can_be_made_are_refused_in_a_line(fields: 
         refuse_unfit(replace(Latent(), **fields))  # type: ignore[arg-type]
     assert str(error.value).startswith(f"--compared.latent.{flag}: found") and "\n" not in str(error.value)
     refuse_unfit(Latent())
+
+
+@pytest.mark.parametrize("t, weight", [(1000, 1.0), (10, latents.CLEAREST)])
+def test_an_error_of_the_code_counts_as_that_of_v_up_to_a_limit(t: int, weight: float, make_latent: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
+    method, code = make_latent("brain-ldm", prediction="r0"), torch.randn(2, 4, 8, 8)
+    monkeypatch.setattr(rng, "integers", lambda streams, low, high: torch.full((len(streams),), t))
+    monkeypatch.setattr(method.eps, "forward", lambda *_: code + 0.3)
+    found = method.noised_terms(code, torch.zeros(2, 4, 8, 8), streams(2))
+    assert found["loss"].item() == pytest.approx(weight * 0.09, rel=1e-4)
 
 
 # -- Brain-LDM ----------------------------------------------------------------------------------------------------------------------
