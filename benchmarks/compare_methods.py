@@ -3,9 +3,10 @@
     python benchmarks/compare_methods.py --data slices.h5 --runs DIR [--steps 900] [--only vaegan pathosyn …] [--learn 4] [--judge 20]
     python benchmarks/compare_methods.py --data slices.h5 --runs DIR --budget paper
 
-Budget `small` is for two cores: scale `tiny`, f_sub lent by --f-sub (the shipped weights), autoencoders trained for a third of --steps before the --steps
-of their diffusion. `paper`: scale `full`, 300 epochs of the training windows, f_sub trained along; for a GPU. Trainings go into run folders under --runs,
-as `pathosyn train` makes them; the same command goes on, and a run that is done is not trained again. `--learn` windows of each training subject and
+Budget `small` is for two cores: scale `tiny`, f_sub lent by --f-sub (the shipped weights), --steps for each method that draws on windows. The methods of whole
+slices get more (`longer`): a slice has several times the pixels of a window, and their diffusion was still noise after as many steps. `paper`: scale `full`,
+300 epochs of the training windows for each, f_sub trained along; for a GPU. Trainings go into run folders under --runs, as `pathosyn train` makes them; the
+same command goes on, and a run that is done is not trained again. `--learn` windows of each training subject and
 `--judge` of each validation subject are drawn by every method and by the controls, into --runs/sets. Lower is better: AUC .5 is indistinguishable, `gap` as
 in judging.py; `whole image` and `background` tell what a method does to the rest of the slice. Parameters are those that travel with the weights; seconds
 are processor time of one thread, a training step of the last stage and a drawn window.
@@ -40,8 +41,8 @@ from pathosyn.weights import find
 
 REGIONS = ("lesion", "lesion, intensity", "lesion, texture", "lesion, rim", "whole image", "background")
 CONTROLS = ("real", "copy-paste", "conventional", "gaussian")
-PRETRAINED = 1 / 3
-"""Steps of an autoencoder beside those of the diffusion of its code."""
+SLICES = {"lr": 8e-4, "ema": 0.998}
+"""Of the diffusions of whole slices' codes, which need many steps, each a cheap one."""
 
 
 @dataclass(frozen=True)
@@ -61,28 +62,31 @@ ROWS = {
     "pathosyn": Row("pathosyn", "vaegan"),  # f_sub alone: what it lends is the same network
     "latent": Row("pathosyn", "vaegan", {"space": "latent"}),
     "difference-gan": Row("difference-gan", "f_sub", compared={"difference": {"anchor": 0.5}}),
-    "brain-ldm": Row("brain-ldm", longer=1 + PRETRAINED, compared={"latent": {"autoencoder_share": PRETRAINED / (1 + PRETRAINED)}}),
-    "maskdiff-inpaint": Row("maskdiff-inpaint", "brain-ldm", compared={"latent": {"autoencoder_share": 0.0}}),
-    "meta-auto": Row("meta-auto", train={"batch_pixels": 131072}, longer=1 + PRETRAINED),
+    "brain-ldm": Row("brain-ldm", "autoencoder", compared={"latent": {"autoencoder_share": 0.0}}, train=SLICES, longer=6.1),
+    "maskdiff-inpaint": Row("maskdiff-inpaint", "autoencoder", compared={"latent": {"autoencoder_share": 0.0}}, train=SLICES, longer=2.8),
+    "meta-auto": Row("meta-auto", train={"batch_pixels": 131072}, longer=4 / 3),
 }
+LENDERS = {"autoencoder": Row("brain-ldm", compared={"latent": {"autoencoder_share": 1.0}}, train={"lr": 3e-4}, longer=4 / 3)}
+"""What is trained for others to start from, and is no row of the table."""
 
 
-def trained(row: Row, run: Path, given: argparse.Namespace) -> Path:
-    """The row's weights, trained now unless they are there."""
+def trained(name: str, given: argparse.Namespace) -> Path:
+    """The weights of a row, and of what it starts from, trained now unless they are there."""
+    row, run = {**ROWS, **LENDERS}[name], given.runs / name
     weights = run / "weights.safetensors"
     networks, train = scaled("tiny" if given.budget == "small" else "full")
-    slices = Slices(given.data, "train", contrasts=given.contrasts)
-    one = given.steps if given.budget == "small" else 300 * int(sum(side**2 * count for side, count in slices.sides.items())) // train.batch_pixels
-    steps = round(one * row.longer)
+    slices, small = Slices(given.data, "train", contrasts=given.contrasts), given.budget == "small"
+    one = given.steps if small else 300 * int(sum(side**2 * count for side, count in slices.sides.items())) // train.batch_pixels
+    steps = round(one * row.longer) if small else one
     if weights.is_file() and load(weights).provenance.steps >= steps:
         return weights
     own = not row.start or (row.start == "f_sub" and given.budget == "paper")  # which trains f_sub along
-    start = None if own else find(given.f_sub) if row.start == "f_sub" else given.runs / row.start / weights.name
-    if start is not None:
-        networks = replace(networks, sub=read_config(start).networks.sub)
-    share = {"substrate_share": 0.0} if start is not None else {}
+    start = None if own else find(given.f_sub) if row.start == "f_sub" else trained(row.start, given)
+    share = {}
+    if start is not None and row.start != "autoencoder":
+        networks, share = replace(networks, sub=read_config(start).networks.sub), {"substrate_share": 0.0}
     often = {"validate_every": max(1, one // 3), "checkpoint_every": max(1, min(one // 9, 2000))}
-    train = replace(train, steps=steps, **{**share, **often, **row.train})
+    train = replace(train, steps=steps, **{**share, **often, **(row.train if small else {})})
     compared = Config().compared
     compared = replace(compared, **{name: replace(getattr(compared, name), **dict(values)) for name, values in row.compared.items()})
     method = replace(default(), **row.decisions)
@@ -142,7 +146,7 @@ def main() -> None:
     print("method | million parameters | s a training step | s a window | gap | windows judged | " + " | ".join(REGIONS), flush=True)
     for name in given.only:
         control = name in CONTROLS
-        loaded = load(find(given.f_sub)) if control else load(trained(ROWS[name], given.runs / name, given))
+        loaded = load(find(given.f_sub)) if control else load(trained(name, given))
         costs = "- | - | -" if control else cost(build(loaded.config), given)
         found = realism.pairs(given.data, drawn(name, name if control else loaded.config.name, loaded, given), show=False)
         judged = " | ".join(str(realism.trees(found, region)[0]) for region in REGIONS)
