@@ -43,10 +43,10 @@ def main() -> None:
         mine = np.flatnonzero((table["subject"] == slices.subjects.index(name)) & (table["side"] <= 128))
         batch = slices.lesion([int(mine[table["lesion_pixels"][mine].argmax()])])
         draws = [loaded.method.synthesize(batch, controls=Controls(seed=seed)) for seed in (0, 1, 2)]
-        healed = stopped_at_fluid(loaded, batch, heal(batch.x, draws[0].x_sub, batch.S), batch.m)
+        healed = stopped_at_fluid(loaded.method, batch, heal(batch.x, draws[0].x_sub, batch.S), batch.m)
         for contrast in given.contrasts:
             c = loaded.config.contrasts.index(contrast)
-            planes = [_middle(v[0, c].float()) for v in (batch.x, healed, *(stopped_at_fluid(loaded, batch, d.x_hat.float(), batch.m) for d in draws))]
+            planes = [_middle(v[0, c].float()) for v in (batch.x, healed, *(stopped_at_fluid(loaded.method, batch, d.x_hat.float(), batch.m) for d in draws))]
             low, high = figures.window_limits(planes[0])
             tiles = [figures.grey(plane, low, high) for plane in planes]
             rows.append([figures.outline(tiles[0], _middle(batch.m[0, 0]) > 0), *tiles])
