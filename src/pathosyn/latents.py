@@ -216,10 +216,15 @@ def seen(batch: LesionBatch) -> tuple[Image, Image]:
     return batch.x * known, known
 
 
+def air(x: Image) -> Image:
+    """What a slice's border holds, the median of each contrast, (B, C, 1, 1)."""
+    border = torch.cat([x[..., 0, :], x[..., -1, :], x[..., :, 0], x[..., :, -1]], dim=-1).median(dim=-1).values
+    return border[:, :, None, None]
+
+
 def head(x: Image, known: Image) -> Mask:
     """1 where any contrast differs from the slice's border, (B, 1, H, W): all of a slice whose air is not blank."""
-    border = torch.cat([x[..., 0, :], x[..., -1, :], x[..., :, 0], x[..., :, -1]], dim=-1).median(dim=-1).values
-    return (((x - border[:, :, None, None]).abs() * known) > BLANK).any(dim=1, keepdim=True).to(x.dtype)
+    return (((x - air(x)).abs() * known) > BLANK).any(dim=1, keepdim=True).to(x.dtype)
 
 
 def roughness(x: Image) -> Image:

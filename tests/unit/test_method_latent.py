@@ -232,14 +232,21 @@ def test_an_error_of_the_code_counts_as_that_of_v_up_to_a_limit(t: int, weight: 
 # -- Brain-LDM ----------------------------------------------------------------------------------------------------------------------
 
 
-def test_the_denoiser_is_shown_mask_and_flags_and_no_mask_where_there_is_no_lesion(ldm: LatentMethod, batch_of: Batches) -> None:
+def test_the_denoiser_is_shown_mask_head_air_and_flags_and_no_mask_where_there_is_no_lesion(ldm: LatentMethod, batch_of: Batches) -> None:
     shown = []
     hook = ldm.eps.register_forward_pre_hook(lambda _, given: shown.append(given[1]))
     batch = batch_of(2, healthy=(False, True), present=[[1, 1], [0, 1]])
-    ldm.losses(batch, player="eps", rng=streams(2))
+    x = torch.full_like(batch.x, -2.0)
+    x[:, :, 8:24, 8:16] = batch.x[:, :, 8:24, 8:16] + 3.0
+    ldm.losses(replace(batch, x=x), player="eps", rng=streams(2))
     hook.remove()
-    assert shown[0][0, 0].sum() * 16 == batch.m[0].sum() and float(shown[0][0, 1].sum()) * 16 == pytest.approx(float(batch.S[0].sum()))
-    assert not shown[0][1, :2].any() and shown[0][:, 2:, 0, 0].tolist() == [[1, 1], [0, 1]]
+    (marks,) = shown
+    assert marks[0, 0].sum() * 16 == batch.m[0].sum() and float(marks[0, 1].sum()) * 16 == pytest.approx(float(batch.S[0].sum()))
+    assert not marks[1, :2].any() and marks[:, 3:5, 0, 0].tolist() == [[1, 1], [0, 1]]
+    inside = torch.zeros(8, 8)
+    inside[2:6, 2:4] = 1
+    assert torch.equal(marks[:, 2], inside.expand(2, -1, -1)), "the head, on cells of 4 × 4"
+    assert marks[:, 5:, 7, 3].tolist() == [[-2, -2], [0, -2]], "what its air holds, everywhere"
 
 
 def test_a_perfect_denoiser_draws_the_slices_that_it_knows(ldm: LatentMethod, batch_of: Batches, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -267,10 +274,15 @@ def test_without_a_mask_the_slice_is_its_own_healthy_counterpart(ldm: LatentMeth
     assert empty.r.abs().max() < 1e-5 and ldm.synthesize(batch, controls=Controls()).r.abs().max() > 1e-3
 
 
-def test_a_draw_is_of_seed_subject_and_slice_not_of_the_batch_or_the_scan(ldm: LatentMethod, batch_of: Batches) -> None:
+def test_a_draw_is_of_seed_subject_and_slice_not_of_the_batch_or_the_anatomy(ldm: LatentMethod, batch_of: Batches) -> None:
+    """Of the given slice only where its head lies, and what its air holds."""
     batch = batch_of(3, present=[[1, 1], [1, 0], [1, 1]])
+    x = torch.full_like(batch.x, -2.0)
+    x[:, :, 8:24, 8:24] = batch.x[:, :, 8:24, 8:24].abs()
+    batch = replace(batch, x=x)
     drawn = ldm.synthesize(batch, controls=Controls(seed=4))
-    alone = ldm.synthesize(replace(one_of(batch, 1), x=batch.x[1:2] + 3.0), controls=Controls(seed=4))
+    other = torch.where(batch.x[1:2] >= 0, 3.0 - batch.x[1:2].clamp(max=3.0), batch.x[1:2])
+    alone = ldm.synthesize(replace(one_of(batch, 1), x=other), controls=Controls(seed=4))
     assert torch.allclose(alone.x_hat, drawn.x_hat[1:2], atol=1e-4) and not drawn.x_hat[1, 1].any()
     assert (ldm.synthesize(one_of(batch, 1), controls=Controls(seed=5)).x_hat - alone.x_hat).abs().max() > 1e-2
 
