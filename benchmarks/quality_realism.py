@@ -5,8 +5,8 @@
 A way to draw is a comma-separated list of fields of `pathosyn.config.Method`, of those that may be chosen after the training (`reuse.FREE`); what is not
 named is as the weights have it; without --draw all of it is. On each training subject `--learn` windows help the judge to learn, on each validation subject
 `--judge` windows are scored; folds are by subject (pathosyn.evaluate.realism). A row a way and a seed of the draws, then the mean over the seeds: one seed is
-luck, to about ± .05. Lower is better: AUC .5 is indistinguishable, and `gap` is `judging.gap`. `--in-sample` scores the training subjects' windows too: seven times
-the subjects, whose lesions the networks have seen; good for comparing two ways to draw, not for a claim.
+luck, to about ± .05. Lower is better: AUC .5 is indistinguishable, and `gap` is `judging.gap`. `--in-sample` scores the training subjects' windows too: seven
+times the subjects, whose lesions the networks have seen; good for comparing two ways to draw, not for a claim.
 """
 
 from __future__ import annotations
