@@ -112,7 +112,7 @@ class Method:
     """What is drawn or healed beyond the mask stops at fluid and bone (`data.tissue.solid`): a rim does not run into ventricles and sulci."""
     level: int = 60
     """The t of the last call. Its noise hides the seams of the cells, and not their means."""
-    drawn_forms: float = 0.0
+    drawn_forms: float = 0.75
     """Share of the last stage's windows whose coarse form is drawn, as it will be, with the real lesion's looks: what `gather` flattened the last call then
     learns to put back."""
     adversary: float = 0.0

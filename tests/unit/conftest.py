@@ -67,12 +67,12 @@ def make_latent() -> Callable[..., LatentMethod]:
 
 @pytest.fixture(scope="session")
 def _two_methods() -> dict[str, PathoSyn]:
-    return {"default": _make(default(), adversary=0.1), "paper": _make(paper())}
+    return {"default": _make(default(), adversary=0.1, drawn_forms=0.0), "paper": _make(paper())}
 
 
 @pytest.fixture
 def tiny(_two_methods: dict[str, PathoSyn]) -> Iterator[dict[str, PathoSyn]]:
-    """Both presets, `default` with a critic, built once; gradients are cleared, statistics put back."""
+    """Both presets, `default` with a critic and with real forms alone, built once; gradients are cleared, statistics put back."""
     yield _two_methods
     for method in _two_methods.values():
         method.zero_grad(set_to_none=True)
