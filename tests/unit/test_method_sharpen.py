@@ -156,8 +156,8 @@ def test_what_eps_theta_is_shown_holds_the_coarse_deviation_only(method: PathoSy
 
 
 def test_a_network_that_knows_the_truth_has_nothing_to_lose(make_method: Maker, batch_of: Batches, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Though it is shown the coarse deviation only: what is asked for gives r_0 itself."""
-    method, batch = make_method(default(), clamp_quantile=0.0, adversary=0.1), batch_of()
+    """Though it is shown the coarse deviation only, the real one: what is asked for gives r_0 itself."""
+    method, batch = make_method(default(), clamp_quantile=0.0, adversary=0.1, drawn_forms=0.0), batch_of()
     r0 = (batch.x - batch.x_ph) * batch.D
 
     def knowing(r: Tensor, _: Tensor, t: Tensor) -> Tensor:
