@@ -61,7 +61,7 @@ ROWS = {
     "vaegan": Row("vaegan", "f_sub"),
     "pathosyn": Row("pathosyn", "vaegan"),  # f_sub alone: what it lends is the same network
     "latent": Row("pathosyn", "vaegan", {"space": "latent"}),
-    "difference-gan": Row("difference-gan", "f_sub", compared={"difference": {"anchor": 0.5}}),
+    "difference-gan": Row("difference-gan", "f_sub", compared={"difference": {"anchor": 4.0}}, longer=5 / 9),
     "brain-ldm": Row("brain-ldm", "autoencoder", compared={"latent": {"autoencoder_share": 0.0}}, train=SLICES, longer=13 / 3),
     "maskdiff-inpaint": Row("maskdiff-inpaint", "autoencoder", compared={"latent": {"autoencoder_share": 0.0}}, train=SLICES, longer=5 / 3),
     "meta-auto": Row("meta-auto", train={"batch_pixels": 131072}, longer=4 / 3),
