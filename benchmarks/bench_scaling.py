@@ -121,9 +121,9 @@ def inserting_by_two(scratch: Path, rounds: int) -> None:
     places: dict[int, Path] = {}
 
     def inserting(workers: int) -> Callable[[], object]:
-        def run() -> object:
+        def run() -> None:
             places[workers] = scratch / f"many-{next(number)}"
-            return together([TOOL, "insert", *subjects, "--out", str(places[workers]), "--replicates", "3", "--threads", "1", "--workers", str(workers)])
+            together([TOOL, "insert", *subjects, "--out", str(places[workers]), "--replicates", "3", "--threads", "1", "--workers", str(workers)])
 
         return run
 
