@@ -186,10 +186,10 @@ def main() -> None:
             if "insert" in given.only:
                 inserting_by_two(scratch, given.rounds)
             if "train" in given.only:
-                data = given.data or scratch / "s.h5"
-                if not data.exists():
-                    together([TOOL, "prepare", str(scratch / "phantoms"), "--out", str(data), "--fractions", ".5", ".5", "0"])
-                training_by_two(scratch, data, given.scale, given.rounds)
+                made = scratch / "s.h5"
+                if given.data is None and not made.exists():
+                    together([TOOL, "prepare", str(scratch / "phantoms"), "--out", str(made), "--fractions", ".5", ".5", "0"])
+                training_by_two(scratch, given.data or made, given.scale, given.rounds)
 
 
 if __name__ == "__main__":

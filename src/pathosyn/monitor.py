@@ -101,13 +101,13 @@ def preview(method: Method, slices: Slices, path: Path, *, device: torch.device,
     labels: list[str] = []
     for batch in _middling(slices, windows):
         draws = [_drawn(method, batch, seed, steps, device) for seed in (0, 1)]
-        healed = draws[0].x_sub if method.whole else heal(batch.x, draws[0].x_sub, batch.S)
+        healed = draws[0].x_sub if method.whole else stopped_at_fluid(method, batch, heal(batch.x, draws[0].x_sub, batch.S), batch.m)
         for b in range(len(batch)):
-            mask = batch.m[b, 0].cpu().numpy() > 0
+            mask = batch.m[b, 0].numpy() > 0
             for c, contrast in enumerate(method.config.contrasts):
                 if not bool(batch.present[b, c]):
                     continue
-                x, h, d0, d1 = (v[b, c].float().cpu().numpy() for v in (batch.x, healed, draws[0].x_hat, draws[1].x_hat))
+                x, h, d0, d1 = (v[b, c].numpy() for v in (batch.x, healed, draws[0].x_hat, draws[1].x_hat))
                 low, high = figures.window_limits(x)
                 shown = [figures.grey(v, low, high) for v in (x, h, d0, d1)]
                 rows.append([figures.outline(shown[0], mask), *shown, figures.signed(d0 - x, high - low)])

@@ -135,7 +135,7 @@ def _players(session: Session, stage: Stage, state: dict[str, Any] | None) -> Pl
     modules = {player: nn.ModuleList(session.method.modules_of(player)).requires_grad_(True) for player in stage.players}
     averages = {p: AveragedModel(m, multi_avg_fn=averaging(settings.ema)) for p, m in modules.items()}
     optimizers: dict[str, torch.optim.Optimizer] = {
-        # Fused: one pass over the weights in place of ten, which small networks feel.
+        # Fused: one pass over the weights in place of several.
         p: torch.optim.AdamW(m.parameters(), lr=settings.lr, betas=stage.betas, weight_decay=settings.weight_decay, fused=True)
         for p, m in modules.items()
     }
