@@ -46,22 +46,23 @@ def variants(loaded: Loaded, batch: LesionBatch) -> dict[str, np.ndarray]:
     r0 = method.to_scaled(decomposition.deviation(batch.x, f, parts.support * parts.known))
     real, _ = coarse.form(method, r0, batch, f, parts)
     look = method.look(batch, 0)
+    own = appearance.measure(method, real, batch, parts) if method.looking else None
     drawn = method.draw_form(batch, f, noise, look=look)
     forms = {
-        "drawn": drawn,
-        "drawn means": torch.cat([drawn[:, :contrasts], real[:, contrasts:]], 1),
-        "drawn roughness": torch.cat([real[:, :contrasts], drawn[:, contrasts:]], 1),
-        "real form": real,
+        "drawn": (drawn, look),
+        "drawn means": (torch.cat([drawn[:, :contrasts], real[:, contrasts:]], 1), look),
+        "drawn roughness": (torch.cat([real[:, :contrasts], drawn[:, contrasts:]], 1), look),
+        "real form": (real, own),
     }
     if method.looking:
-        forms["own looks"] = method.draw_form(batch, f, noise, look=appearance.measure(method, real, batch, parts))
+        forms["own looks"] = (method.draw_form(batch, f, noise, look=own), own)
         config = method.config
         method.config = replace(config, method=replace(config.method, hold=False))
-        forms["not held"] = method.draw_form(batch, f, noise, look=look)
+        forms["not held"] = (method.draw_form(batch, f, noise, look=look), look)
         method.config = config
     made = {}
-    for name, form in forms.items():
-        r = method.last_call(batch, f, form, lambda k: noise(5000 + k))
+    for name, (form, asked) in forms.items():
+        r = method.last_call(batch, f, form, lambda k: noise(5000 + k), look=asked)
         x_hat = decomposition.heal(batch.x, f, parts.S) + parts.S * r
         made[name] = (stopped_at_fluid(loaded.method, batch, x_hat.float(), batch.m) * parts.known).numpy()
     return made

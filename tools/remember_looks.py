@@ -28,7 +28,8 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
     old = load(find(given.weights))
-    method = beginning(replace(old.config, method=replace(old.config.method, attune=True)), old.path).eval()
+    asked = replace(old.config.method, attune=True, fisher_z=True)
+    method = beginning(replace(old.config, method=asked), old.path).eval()
     slices = feed.training_slices(given.data, method.config)
     learned = set(old.provenance.subjects["train"])
     if differing := sorted(learned ^ set(slices.subjects)):

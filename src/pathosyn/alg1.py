@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from pathosyn.framework import Parts
     from pathosyn.methods.pathosyn import PathoSyn
 
+KEPT = 4
+"""A drawn form is kept over squares of so many cells a side, which lie elsewhere at each step: a grid that stays shows in what is drawn."""
+
 
 @dataclass(frozen=True)
 class Noised:
@@ -47,19 +50,22 @@ def noised(model: PathoSyn, batch: LesionBatch, parts: Parts, x_sub: Image, stre
     counts = parts.known * (~batch.healthy).to(batch.x.dtype)[:, None, None, None]
     where = parts.support * counts
     r0 = start = model.to_scaled(decomposition.deviation(batch.x, x_sub, where))
-    form = there = None
+    form = there = shared = None
     drawn = torch.zeros_like(counts[:, :1])
     if last or model.coarse:
         t = torch.full_like(t, method.level)
         form, there = coarse.form(model, r0, batch, x_sub, parts)
+        look = appearance.measure(model, form, batch, parts) if model.looking else None
+        if look is not None:
+            shared = appearance.shared(model, appearance.taught(look, streams), batch.present)
         if last and method.drawn_forms:
             drawn = (rng.uniform(streams).to(device) < method.drawn_forms).to(r0.dtype)[:, None, None, None]
-            form = torch.where(drawn > 0, own_form(model, batch, parts, x_sub, form, streams), form)
+            form = torch.where(drawn > 0, own_form(model, batch, x_sub, look, streams), form)
         start = decomposition.refine(coarse.means(model, form, batch, x_sub, parts), there, parts.support, method.coarse)
     # A missing contrast is 0 here as it is at the draw.
     r_t = diffusion.diffuse(start, t, eps, parts.support * parts.known, model.schedule)
     white = rng.normal(streams, (1, *shape[1:])).to(device) if method.grain else None
-    seen = coarse.seen(model, model.condition(batch.x, x_sub, batch.m, parts), batch.x, parts, white, form=form, there=there)
+    seen = coarse.seen(model, model.condition(batch.x, x_sub, batch.m, parts), batch.x, parts, white, form=form, there=there, shared=shared)
     output, r0_hat = model.estimate(model.eps, r_t, seen, t)
     # What is asked for gives r_0 itself, also where the noised start was its coarse form.
     noise = eps if start is r0 else diffusion.predict_eps(r_t, r0, t, model.schedule)
@@ -69,10 +75,9 @@ def noised(model: PathoSyn, batch: LesionBatch, parts: Parts, x_sub: Image, stre
 
 
 @torch.no_grad()
-def own_form(model: PathoSyn, batch: LesionBatch, parts: Parts, x_sub: Image, real: Image, streams: Sequence[torch.Generator]) -> Image:
-    """The form that the model draws for each window, told and held to what the `real` one looks like."""
-    look = appearance.measure(model, real, batch, parts) if model.looking else None
-    return model.draw_form(batch, x_sub, lambda _: rng.normal(streams, tuple(batch.x.shape[1:])).to(real.device), look=look)
+def own_form(model: PathoSyn, batch: LesionBatch, x_sub: Image, look: Tensor | None, streams: Sequence[torch.Generator]) -> Image:
+    """The form that the model draws for each window, told and held to `look`, the real one's."""
+    return model.draw_form(batch, x_sub, lambda _: rng.normal(streams, tuple(batch.x.shape[1:])).to(x_sub.device), look=look)
 
 
 def structure_terms(model: PathoSyn, batch: LesionBatch, parts: Parts, x_sub: Image, streams: Sequence[torch.Generator]) -> dict[str, Tensor]:
@@ -124,9 +129,9 @@ def _scores(model: PathoSyn, x: Image, batch: LesionBatch, parts: Parts, shifts:
     return model.critic(*moved, parts.known.expand_as(x))
 
 
-def _shifts(streams: Sequence[torch.Generator]) -> Tensor:
-    """(B, 2), each 0…7 pixels."""
-    return torch.stack([rng.integers(streams, 0, 7), rng.integers(streams, 0, 7)], dim=1)
+def _shifts(streams: Sequence[torch.Generator], size: int = 8) -> Tensor:
+    """(B, 2), each 0…size - 1 pixels."""
+    return torch.stack([rng.integers(streams, 0, size - 1), rng.integers(streams, 0, size - 1)], dim=1)
 
 
 def critic_terms(model: PathoSyn, batch: LesionBatch, parts: Parts, x_sub: Image, streams: Sequence[torch.Generator]) -> dict[str, Tensor]:
@@ -147,13 +152,19 @@ def sharp_terms(model: PathoSyn, batch: LesionBatch, parts: Parts, x_sub: Image,
     theirs, own = drawn.where * (1.0 - drawn.drawn), drawn.where * drawn.drawn
     terms = {"low": losses.low_pass_loss(drawn.r0_hat, drawn.r0, theirs, size=lam.coarse)}
     if lam.drawn_forms:
-        terms["low"] = terms["low"] + losses.low_pass_loss(drawn.r0_hat, drawn.start, own, size=2 * lam.coarse)
+        shifts = _shifts(streams, KEPT * lam.coarse)
+        moved = [augment.rolled(field, shifts) for field in (drawn.r0_hat, drawn.start, own)]
+        terms["low"] = terms["low"] + losses.low_pass_loss(*moved, size=KEPT * lam.coarse)
     loss = lam.low * terms["low"]
     if lam.patches:
         filters = torch.stack([texture.directions(batch.x.shape[1], stream) for stream in streams]).to(batch.x.device)
         x, places = batch.x * parts.known, texture.regions(batch.m, parts.S)
         terms["patches"] = texture.distance(drawn.x_hat * parts.known, x, places, texture.around(x, parts.S), filters)
         loss = loss + lam.patches * terms["patches"]
+    if lam.shared:
+        lesion = batch.m * drawn.counts.amax(dim=1, keepdim=True)
+        terms["shared"] = texture.shared_distance(drawn.x_hat * parts.known, batch.x * parts.known, lesion)
+        loss = loss + lam.shared * terms["shared"]
     if lam.adversary:
         patch, whole = _scores(model, drawn.x_hat, batch, parts, _shifts(streams))
         terms["adversary"] = -losses.mean_or_0(patch) - whole.mean()

@@ -10,14 +10,13 @@ Pure functions of a model and a batch's fields, as `coarse` is.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from pathosyn import coarse, decomposition, surroundings
+from pathosyn import coarse, decomposition, moments, surroundings, texture
 from pathosyn.types import Flags, Image, LesionBatch
 
 if TYPE_CHECKING:
@@ -30,17 +29,17 @@ BLUR = 0.1
 """Spread of what is added to a measured appearance in training, in units of its spread over the training lesions: no lesion is known by its numbers."""
 SILENT = 0.1
 """Probability that the network is not told."""
-NEAR_LARGEST, NEAR_SLICE = 0.5, 0.25
+NEAR_LARGEST, NEAR_SLICE = 0.5, 0.1
 """Widths in log(area) of the kernels that choose a training lesion by its largest slice, and weigh that lesion's slices."""
-EVEN = 0.02
-"""Units of the form: spreads below it are taken for chance."""
+NEAR_ONE = 0.99
+"""Correlations are held within ± this before they become Fisher's z."""
 SMOOTH = 0.25
 """Bandwidth of the smoothed bootstrap, in units of the spread over the training lesions."""
 
 
 def register(model: PathoSyn, contrasts: int) -> None:
     """The model's buffers for all this, still empty."""
-    numbers, around = count(contrasts, rough=model.rough), surroundings.count(contrasts)
+    numbers, around = count(contrasts, rough=model.rough) + shared_count(model), surroundings.count(contrasts)
     for name, shape in (("look_mean", (numbers,)), ("look_std", (numbers,)), ("looks", (ROWS, numbers)), ("looks_of", (ROWS, 2 + contrasts))):
         model.register_buffer(name, torch.zeros(shape))
     if attuned(model):
@@ -54,16 +53,37 @@ def attuned(model: PathoSyn) -> bool:
 
 
 def count(contrasts: int, *, rough: bool) -> int:
-    """K, the length of an appearance."""
-    return (6 if rough else 4) * contrasts + contrasts * (contrasts - 1) // 2
+    """The numbers of an appearance that tell of the form."""
+    return (6 if rough else 4) * contrasts + len(moments.pairs(contrasts))
+
+
+def shared_count(model: PathoSyn) -> int:
+    """And those that tell of the detail which contrasts share, at its end: one a pair, where the method asks."""
+    return len(moments.pairs(len(model.config.contrasts))) if model.config.method.shared_grain else 0
+
+
+def remembered(model: PathoSyn) -> bool:
+    """Whether the training lesions' looks have been measured, all of them."""
+    several = shared_count(model)
+    return bool(model.looks_of.any()) and (not several or bool(model.look_std[-several:].any()))
+
+
+def of_form(model: PathoSyn, look: Tensor) -> Tensor:
+    """The part of `look` (…, K) that tells of the form."""
+    return look[..., : look.shape[-1] - shared_count(model)]
 
 
 def measure(model: PathoSyn, form: Image, batch: LesionBatch, parts: Parts) -> Tensor:
     """(B, K), in units of the training lesions: 0 is usual, 1 one spread more. Over the cells of `form` (`coarse.form`), each with the share of it that is
     lesion: per contrast mean, standard deviation, cube root of the third central moment, and by how much the edge differs from the mean; per contrast mean
-    and standard deviation of the roughness, where there is one; per pair of contrasts the correlation. 0 where a contrast is missing."""
+    and standard deviation of the roughness, where there is one; per pair of contrasts the correlation; and, of the lesion's pixels in `batch.x`, per pair
+    of contrasts that of their finest detail (`texture.shared`). 0 where a contrast is missing."""
+    return (_all(model, form, batch, parts) - model.look_mean) / model.look_std.clamp(min=1e-3) * _known(model, batch.present)
+
+
+def _all(model: PathoSyn, form: Image, batch: LesionBatch, parts: Parts) -> Tensor:
     raw = _raw(model, form, batch, parts)
-    return (raw - model.look_mean) / model.look_std.clamp(min=1e-3) * _known(batch.present, rough=model.rough)
+    return torch.cat([raw, texture.shared(batch.x * parts.known, batch.m)], dim=1) if shared_count(model) else raw
 
 
 def _raw(model: PathoSyn, form: Image, batch: LesionBatch, parts: Parts) -> Tensor:
@@ -79,24 +99,35 @@ def _raw(model: PathoSyn, form: Image, batch: LesionBatch, parts: Parts) -> Tens
     std = (over(apart.square()) + 1e-6).sqrt()
     third = over(apart[:, :contrasts] ** 3)
     edge = over(apart[:, :contrasts], share * (1.0 - inner))
-    pairs = [over(apart[:, a : a + 1] * apart[:, b : b + 1]) / (std[:, a : a + 1] * std[:, b : b + 1]) for a, b in combinations(range(contrasts), 2)]
+    pairs = [over(apart[:, a : a + 1] * apart[:, b : b + 1]) / (std[:, a : a + 1] * std[:, b : b + 1]) for a, b in moments.pairs(contrasts)]
     return torch.cat([mean, std, third.sign() * third.abs() ** (1 / 3), edge, *pairs], dim=1)
 
 
-def _known(present: Flags, *, rough: bool) -> Tensor:
+def _known(model: PathoSyn, present: Flags) -> Tensor:
     """(B, K): 1 on the numbers of contrasts that are there."""
     there = present.float()
-    pairs = [there[:, a : a + 1] * there[:, b : b + 1] for a, b in combinations(range(there.shape[1]), 2)]
-    several = there.repeat(1, 2 if rough else 1)
-    return torch.cat([several, several, there, there, *pairs], dim=1)
+    pairs = [there[:, a : a + 1] * there[:, b : b + 1] for a, b in moments.pairs(there.shape[1])]
+    several = there.repeat(1, 2 if model.rough else 1)
+    return torch.cat([several, several, there, there, *pairs, *(pairs if shared_count(model) else ())], dim=1)
+
+
+def shared(model: PathoSyn, look: Tensor | None, present: Flags) -> Tensor | None:
+    """(B, C(C - 1)/2): the correlations of the finest detail that `look` asks for, 0 where a contrast is missing; NaN for a window that is told nothing, None
+    where the method does not ask or none is."""
+    several = shared_count(model)
+    if look is None or not several:
+        return None
+    asked = look[:, -several:] * model.look_std[-several:] + model.look_mean[-several:]
+    return asked * _known(model, present)[:, -several:].to(asked.device)
 
 
 def shown(model: PathoSyn, look: Tensor | None, batch: LesionBatch, parts: Parts) -> Image:
-    """(B, K + 1, H/coarse, W/coarse): the numbers, and a 1 that says they are told, spread over the lesion; zeros where `look` is None, and for a window whose
-    row of it is NaN."""
+    """(B, numbers of the form + 1, H/coarse, W/coarse): these, and a 1 that says they are told, spread over the lesion; zeros where `look` is None, and for a
+    window whose row of it is NaN."""
     share = coarse.lesion_share(model, batch, parts)
     if look is None:
-        return share.new_zeros(len(share), len(model.look_mean) + 1, *share.shape[2:])
+        return share.new_zeros(len(share), len(of_form(model, model.look_mean)) + 1, *share.shape[2:])
+    look = of_form(model, look)
     told = look.isfinite().all(dim=1, keepdim=True)
     values = torch.cat([torch.where(told, look, torch.zeros_like(look)), told.to(look.dtype)], dim=1)
     return values[:, :, None, None].to(share.dtype) * share
@@ -111,7 +142,7 @@ def taught(look: Tensor, streams: Sequence[torch.Generator]) -> Tensor:
 
 def held(model: PathoSyn, form: Image, look: Tensor, batch: LesionBatch, parts: Parts) -> Image:
     """A drawn form moved, on the lesion, to what was asked: by the linear map that brings the mean and the covariance over the contrasts of its cells to those
-    of `look` with the least movement (Monge-Kantorovich; Pitié and Kokaram 2007), its roughness by contrast. Windows that were told nothing stay."""
+    of `look` with the least movement (`moments.transport`), its roughness by contrast. Windows that were told nothing stay."""
     with torch.autocast(form.device.type, enabled=False):
         return _held(model, form.float(), look.float(), batch, parts).to(form.dtype)
 
@@ -120,12 +151,12 @@ def _held(model: PathoSyn, form: Image, look: Tensor, batch: LesionBatch, parts:
     contrasts, told = len(model.config.contrasts), look.isfinite().all(dim=1)
     is_there = batch.present.to(form.device)
     now = _moments(_raw(model, form, batch, parts), contrasts, is_there)
-    asked = _moments(look.nan_to_num(0.0) * model.look_std + model.look_mean, contrasts, is_there)
+    asked = _moments(of_form(model, look.nan_to_num(0.0) * model.look_std + model.look_mean), contrasts, is_there)
     share = coarse.lesion_share(model, batch, parts).float() * told[:, None, None, None]
-    groups = [(slice(0, contrasts), _transport(now[1], asked[1]))]
+    groups = [(slice(0, contrasts), moments.transport(now[1], asked[1]))]
     if model.rough:
         rough = slice(contrasts, 2 * contrasts)
-        groups.append((rough, ((asked[2] + EVEN) / (now[2] + EVEN)).diag_embed()))
+        groups.append((rough, ((asked[2] + moments.EVEN) / (now[2] + moments.EVEN)).diag_embed()))
     moved = form.clone()
     for channels, matrix in groups:
         mean, wanted = now[0][:, channels, None, None], asked[0][:, channels, None, None]
@@ -138,25 +169,9 @@ def _moments(raw: Tensor, contrasts: int, present: Flags) -> tuple[Tensor, Tenso
     """From numbers in the form's own units: means (B, C or 2C), covariance of the contrasts' means (B, C, C), standard deviations of roughness (B, C)."""
     several = (raw.shape[1] - contrasts * (contrasts - 1) // 2) // contrasts // 2 - 1  # 1, or 2 with roughness
     mean, std = raw[:, : several * contrasts], raw[:, several * contrasts : 2 * several * contrasts].clamp(min=0.0)
-    correlation = torch.eye(contrasts, device=raw.device).repeat(len(raw), 1, 1)
-    for k, (a, b) in enumerate(combinations(range(contrasts), 2)):
-        correlation[:, a, b] = correlation[:, b, a] = raw[:, 2 * (several + 1) * contrasts + k].clamp(-1.0, 1.0)
+    correlation = moments.matrix(raw[:, 2 * (several + 1) * contrasts :], contrasts)
     own = std[:, :contrasts] * present
     return mean, correlation * own[:, :, None] * own[:, None, :], std[:, contrasts:]
-
-
-def _transport(source: Tensor, target: Tensor) -> Tensor:
-    """(B, C, C): A^-½ (A^½ B A^½)^½ A^-½, of covariances to both of which EVEN² is added: a lesion of one cell has none of its own."""
-    even = EVEN**2 * torch.eye(source.shape[-1], device=source.device, dtype=torch.float64)
-    a, b = source.double() + even, target.double() + even
-    half, back = _power(a, 0.5), _power(a, -0.5)
-    return (back @ _power(half @ b @ half, 0.5) @ back).float()
-
-
-def _power(matrix: Tensor, exponent: float) -> Tensor:
-    """Of symmetric matrices; eigenvalues are held at EVEN⁴, since correlations that were drawn apart may not belong to any covariance."""
-    values, vectors = torch.linalg.eigh(matrix)
-    return vectors @ (values.clamp(min=EVEN**4) ** exponent).diag_embed() @ vectors.transpose(-1, -2)
 
 
 @torch.no_grad()
@@ -171,21 +186,24 @@ def remember(model: PathoSyn, batches: Iterable[LesionBatch]) -> dict[str, Any]:
         parts = model.parts(batch)
         x_sub = model.substrate(batch.x, parts.support, parts.known) if batch.x_sub is None else batch.x_sub
         form, _ = coarse.form(model, model.to_scaled(decomposition.deviation(batch.x, x_sub, parts.support * parts.known)), batch, x_sub, parts)
-        found.append(_raw(model, form, batch, parts))
+        found.append(_all(model, form, batch, parts))
         around.append(surroundings.numbers(batch.x, parts.support, batch.present))
         subject = torch.tensor([number.setdefault(name, len(number)) for name in batch.subject], device=batch.x.device)
         origin.append(torch.cat([subject[:, None], pixels(batch)[:, None], batch.present], dim=1).float())
     raw, rows = torch.cat(found)[:ROWS], torch.cat(origin)[:ROWS]
-    known = _known(rows[:, 2:] > 0, rough=model.rough)
+    known = _known(model, rows[:, 2:] > 0)
     learned = {}
-    if not bool(model.look_std.any()):
+    new = model.look_std == 0  # a training that goes on may know some of them
+    if bool(new.any()):
         total = known.sum(dim=0).clamp(min=1.0)
-        model.look_mean.copy_((raw * known).sum(dim=0) / total)
-        model.look_std.copy_((((raw - model.look_mean) ** 2 * known).sum(dim=0) / total).sqrt())
+        mean = (raw * known).sum(dim=0) / total
+        std = ((raw - mean).square() * known).sum(dim=0).div(total).sqrt()
+        model.look_mean.copy_(torch.where(new, mean, model.look_mean))
+        model.look_std.copy_(torch.where(new, std, model.look_std))
         learned = {"look_mean": model.look_mean.tolist(), "look_std": model.look_std.tolist()}
     model.looks.zero_()
     model.looks_of.zero_()
-    looks = (raw - model.look_mean) / model.look_std.clamp(min=1e-3) * known
+    looks = natural(model, (raw - model.look_mean) / model.look_std.clamp(min=1e-3)) * known
     if attuned(model):
         beside = torch.cat(around)[:ROWS]
         surroundings.learn(model, beside, looks, known, rows[:, 0])
@@ -193,6 +211,27 @@ def remember(model: PathoSyn, batches: Iterable[LesionBatch]) -> dict[str, Any]:
     model.looks[: len(raw)] = looks
     model.looks_of[: len(rows)] = rows
     return learned
+
+
+def natural(model: PathoSyn, look: Tensor) -> Tensor:
+    """Looks (n, K) as they are averaged and varied: correlations as Fisher's z, of unit slope at the mean. Averaged as they are, correlations lose what is near
+    1: of lesions whose T1 and T1ce correlate with .95 hardly any came out above .9. Unchanged where the method says so."""
+    mean, std, of = _correlations(model)
+    z = ((look * std + mean).clamp(-NEAR_ONE, NEAR_ONE).atanh() - mean.atanh()) * (1.0 - mean.square()) / std
+    return torch.where(of, z, look)
+
+
+def plain(model: PathoSyn, look: Tensor) -> Tensor:
+    """The inverse of `natural`, (n, K)."""
+    mean, std, of = _correlations(model)
+    return torch.where(of, ((mean.atanh() + look * std / (1.0 - mean.square())).tanh() - mean) / std, look)
+
+
+def _correlations(model: PathoSyn) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean and spread of the looks, (K,), and which of them are correlations that become Fisher's z."""
+    of = torch.zeros_like(model.look_mean, dtype=torch.bool)
+    of[2 * (3 if model.rough else 2) * len(model.config.contrasts) :] = model.config.method.fisher_z
+    return model.look_mean.clamp(-NEAR_ONE, NEAR_ONE), model.look_std.clamp(min=1e-3), of
 
 
 def pixels(batch: LesionBatch) -> Tensor:
@@ -221,8 +260,8 @@ def drawn(model: PathoSyn, areas: Tensor, present: Flags, around: Tensor | None,
     score = -0.5 * ((areas.max() - largest) / NEAR_LARGEST) ** 2 + gumbel[subjects.long()]
     mine = of[:, 0] == subjects[score.argmax()]
     weight = (-0.5 * ((areas[:, None] - log_area[mine][None]) / NEAR_SLICE) ** 2).softmax(dim=1)
-    spread = looks.std(dim=0, correction=0) if attuned(model) else torch.ones(looks.shape[1])
+    spread = looks.std(dim=0, correction=0) if attuned(model) or model.config.method.fisher_z else torch.ones(looks.shape[1])
     moved = (weight @ looks[mine] + SMOOTH * spread * torch.randn(looks.shape[1], generator=stream)) / (1.0 + SMOOTH**2) ** 0.5
     if attuned(model) and around is not None:
         moved = moved + surroundings.told(model, around[None].to(model.looks.device)).cpu()
-    return (moved * _known(present[None].cpu(), rough=model.rough)).to(model.looks.device)
+    return (plain(model, moved.to(model.looks.device)) * _known(model, present[None]).to(model.looks.device))

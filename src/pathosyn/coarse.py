@@ -74,9 +74,20 @@ def roughness(model: PathoSyn, form: Image, own: Tensor) -> Image:
     return (relative.exp() * (own + FLOOR) - FLOOR).clamp(min=0.0)
 
 
-def seen(model: PathoSyn, condition: Image, x: Image, parts: Parts, white: Image | None, *, form: Image | None = None, there: Mask | None = None) -> Image:
+def seen(
+    model: PathoSyn,
+    condition: Image,
+    x: Image,
+    parts: Parts,
+    white: Image | None,
+    *,
+    form: Image | None = None,
+    there: Mask | None = None,
+    shared: Tensor | None = None,
+) -> Image:
     """What eps_theta sees at full resolution beside r_t: the condition and, where the method asks for them, the scan's own grain made of `white`
-    (B, 1, H, W) and the roughness that the coarse `form` asks for; the grain on the support is then as rough as that."""
+    (B, 1, H, W) and the roughness that the coarse `form` asks for. The grain on the support is then as rough as that, and its contrasts share what `shared`
+    (`appearance.shared`) asks for."""
     x, visible = x * parts.known, 1.0 - parts.support
     grain = None if white is None else texture.own_grain(x, visible, white) * parts.known
     if not model.rough or form is None or there is None:
@@ -84,7 +95,8 @@ def seen(model: PathoSyn, condition: Image, x: Image, parts: Parts, white: Image
     own = texture.own_spread(x, visible)
     rough = decomposition.refine(roughness(model, form, own), there, parts.support, model.config.method.coarse) * parts.known
     if grain is not None:
-        grain = torch.where(parts.support > 0, grain * (rough + FLOOR) / (own + FLOOR), grain)
+        mixed = grain if shared is None else texture.sharing(grain, parts.support, shared)
+        grain = torch.where(parts.support > 0, mixed * (rough + FLOOR) / (own + FLOOR), grain)
     shown = [condition, grain, rough / _per_contrast(model.r_scale)]
     return torch.cat([field for field in shown if field is not None], dim=1)
 

@@ -51,7 +51,9 @@ class Encoder(nn.Module):
 
 class Decoder(nn.Module):
     """The way back: (B, code, H/n, W/n) and a condition (B, K, H, W) → (B, after, H, W). The condition is shown at every level, averaged to its
-    resolution. `widths` as the encoder's. The last layer starts at 0."""
+    resolution. `widths` as the encoder's. The last layer starts at 0.
+
+    Linear between cells on the way up: of steps at their borders a critic makes stripes, the cheapest roughness that there is."""
 
     def __init__(self, code: int, condition: int, after: int, widths: tuple[int, ...]) -> None:
         super().__init__()
@@ -67,7 +69,7 @@ class Decoder(nn.Module):
         x = code
         for level, (join, block) in enumerate(zip(self.join, self.blocks, strict=True)):
             if level:
-                x = interpolate(x, scale_factor=2.0, mode="nearest")
+                x = interpolate(x, scale_factor=2.0, mode="bilinear")
             x = block(join(torch.cat([x, avg_pool2d(condition, condition.shape[2] // x.shape[2])], dim=1)))
         return self.last(x)
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
-from pathosyn import decomposition, diffusion
+from pathosyn import decomposition, diffusion, texture
 from pathosyn.codes import Code, Decoder, Encoder
 from pathosyn.config import Config
 from pathosyn.framework import Framework, Parts
@@ -60,7 +60,8 @@ class Coding(Framework):
         if len(settings.widths) != 5 or any(width % 8 for width in settings.widths):
             raise ValueError(f"compared.vaegan.widths needs 5 multiples of 8, got {settings.widths}")
         self.encoder = Encoder(contrasts + shown, 2 * settings.latent, settings.widths)
-        self.decoder = Decoder(settings.latent, shown, contrasts, settings.widths)
+        grain = contrasts if config.method.grain else 0
+        self.decoder = Decoder(settings.latent, shown + grain, contrasts, settings.widths)
 
     def cells(self, parts: Parts) -> Mask:
         """(B, 1, H/16, W/16): 1 on the cells that hold any of the support. A code is 0 on the others: they have nothing to say, and may not carry any of it."""
@@ -74,8 +75,11 @@ class Coding(Framework):
         mean, log_var = self.encoder(torch.cat([r0, condition], dim=1)).float().chunk(2, dim=1)
         return Coded(known, r0, condition, self.cells(parts), mean, log_var.clamp(LEAST, MOST))
 
-    def decoded(self, code: Code, condition: Image, parts: Parts) -> Image:
-        """D_r: r̂ in scaled units as the network gives it, also off the support; 0 on missing contrasts."""
+    def decoded(self, code: Code, condition: Image, x: Image, parts: Parts, white: Mask) -> Image:
+        """D_r: r̂ in scaled units as the network gives it, also off the support; 0 on missing contrasts. Where the method asks for it, as for eps_theta, it is
+        shown the grain of the scan x made of `white` (B, 1, H, W): without noise to make texture of, a critic teaches it patterns."""
+        if self.config.method.grain:
+            condition = torch.cat([condition, texture.own_grain(x * parts.known, 1.0 - parts.support, white) * parts.known], dim=1)
         return self.decoder(code, condition).float() * parts.known
 
     def finished(self, r: Image, parts: Parts) -> Image:

@@ -24,8 +24,10 @@ class VaeGan:
     """Nats a cell that cost nothing (free bits): without them a run of 900 steps had emptied the code to .4 by its middle, and drew every lesion alike."""
     adversary: float = 0.1
     """λ_adv, as printed; 0: no critic, a VAE."""
-    adversary_share: float = 0.3
+    adversary_share: float = 0.5
     """Share of the steps after f_sub's in which the critic plays; the paper says nothing of it."""
+    r1: float = 1.0
+    """λ of the critic's squared slope at real windows (R1); the paper says nothing of it. Without it a draw was covered with stripes."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,9 @@ class DifferenceGan:
     """λ of the critic's word, the main term. The source has .1 beside 1 for its frozen segmentor, which must find the tumour."""
     anchor: float = 0.0
     """λ of the L1 between the drawn deviation and r_0 averaged over 8 × 8 pixels. The source has no such term."""
+    r1: float = 1.0
+    """λ of the critic's squared slopes at real windows (R1), of its patches' and of the whole's word. The source has no such term; without it draws had
+    stripes."""
     seek: float = 0.0
     """λ of the mode-seeking term (Mao et al. 2019): two draws of one window must lie `apart`. The source has no such term, and the critic alone leaves some
     diversity; with λ = 1 a short training buys it with blotches."""

@@ -102,12 +102,16 @@ class Method:
     appearance: bool = True
     """The network that draws the coarse form is told what the lesion is to look like: a few numbers (`appearance.measure`) of the lesion itself in training,
     of a training lesion of such a size at the draw."""
+    fisher_z: bool = True
+    """What contrasts share is averaged over lesions, and varied, as Fisher's z (`appearance.natural`)."""
     attune: bool = True
     """What the scan's healthy tissue tells of a lesion's appearance (`surroundings`) is taken from there, and only the rest from a training lesion."""
     hold: bool = True
     """The drawn form is moved to the appearance that was asked for (`appearance.held`): told, the network comes near it, not to it."""
     gather: bool = True
     """Before that the drawn form is smoothed within its regions (`gathering.gathered`): left alone, a large lesion is mottled."""
+    shared_grain: bool = True
+    """The grain that the last call sees shares between contrasts what the lesion asked for does (`appearance`), not what the scan's tissue does."""
     stop_at_fluid: bool = True
     """What is drawn or healed beyond the mask stops at fluid and bone (`data.tissue.solid`): a rim does not run into ventricles and sulci."""
     level: int = 60
@@ -121,6 +125,8 @@ class Method:
     """λ of the L1 between r̂_0 and r_0 averaged over the cells at the last call: texture may change, structure may not."""
     patches: float = 1.0
     """λ of the distance between the patches of the composed lesion and of the real one at the last call (`texture.distance`)."""
+    shared: float = 1.0
+    """λ of how far what the contrasts share of their detail lies from what the real lesion's share (`texture.shared_distance`)."""
     anchor: float = 0.05
     """λ of Eq. 9 beside them: what can be known of each pixel."""
     weights: Weights = field(default_factory=Weights)
@@ -218,9 +224,12 @@ def paper() -> Method:
         hold=False,
         gather=False,
         stop_at_fluid=False,
+        fisher_z=False,
+        shared_grain=False,
         drawn_forms=0.0,
         adversary=0.0,
         patches=0.0,
+        shared=0.0,
         # Through Eq. 12 an error in ε̂ is 157 times larger in r̂_0 at T: with λ = 1 these two would be all of Eq. 15.
         weights=Weights(pat=1.0, ring=1.0, leak=0.1, dev=0.01, syn=0.01),
     )

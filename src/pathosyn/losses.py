@@ -73,6 +73,15 @@ def critic_loss(real: Float[Tensor, "..."], fake: Float[Tensor, "..."]) -> Tenso
     return mean_or_0((1.0 - real).clamp(min=0.0)) + mean_or_0((1.0 + fake).clamp(min=0.0))
 
 
+def slope(scores: Float[Tensor, "B ..."], x: Image, count: Float[Tensor, "B"]) -> Tensor:
+    """R1 (Mescheder et al. 2018) of a critic with many scores a sample: the squared norm of the gradient of their sum with respect to x, divided by their
+    number `count`; a mean over the batch. It can be differentiated again; 0 where no gradient is taken (a validation)."""
+    if not scores.requires_grad:
+        return scores.new_zeros(())
+    (gradient,) = torch.autograd.grad(scores.sum(), x, create_graph=True)
+    return (gradient.square().sum(dim=(1, 2, 3)) / count.clamp(min=1.0)).mean()
+
+
 def mean_or_0(scores: Float[Tensor, "..."]) -> Tensor:
     """The mean, and 0 where there are no scores: a batch of specks has no patch that lies on a support."""
     return scores.sum() / max(1, scores.numel())

@@ -26,13 +26,14 @@ FREE = (
     "adversary",
     "low",
     "patches",
+    "shared",
     "anchor",
     "weights",
 )
 """The decisions that may change between a training and the one that goes on from its weights: how to train and how to draw, not what a number means."""
 
 
-MORE = ("grain", "roughness", "appearance", "attune")
+MORE = ("grain", "roughness", "appearance", "attune", "shared_grain", "fisher_z")
 """What a network may be shown on top of what it was trained with; what it knows it keeps."""
 
 
@@ -45,7 +46,7 @@ def going_on(trained: Config, asked: Config) -> Config:
     if trained.method.coarse > 1:
         method, coarse = replace(method, coarse=trained.method.coarse), trained.networks.coarse
     if trained.method.space == "latent":  # E_r and D_r, which stay, are shown it
-        method = replace(method, context=trained.method.context)
+        method = replace(method, context=trained.method.context, grain=trained.method.grain)
     networks = replace(trained.networks, critic=asked.networks.critic, coarse=coarse)
     return replace(trained, method=method, networks=networks, train=asked.train, compared=kept(trained.compared, asked.compared))
 

@@ -37,6 +37,8 @@ def beginning(config: Config, start_from: Path | None) -> Method:
     known = loaded.any_method.state_dict()
     if config.name == "pathosyn" and "rough_mean" in method.state_dict() and "rough_mean" not in known:
         known = {name: value for name, value in known.items() if not name.startswith(("coarse.", "look"))}
+    if method.config.method.fisher_z != loaded.config.method.fisher_z:  # measured in another way
+        known = {name: value for name, value in known.items() if not name.startswith(("looks", "look_around", "look_map"))}
     known = {name: grown(value, method.state_dict()[name].shape) for name, value in known.items() if not name.startswith("critic.")}
     new = method.load_state_dict(known, strict=False)
     assert not new.unexpected_keys and all(name.startswith(("critic.", "coarse.", "rough_", "look")) for name in new.missing_keys)
@@ -48,7 +50,7 @@ def _lent(loaded: Loaded, config: Config) -> Method:
     theirs, known = loaded.config, loaded.any_method.state_dict()
     same = {name: getattr(theirs.method, name) for name in ("composition", "fill", "scale_residual", "tanh_delta", "clamp_quantile", "inpaint", "sigma_px")}
     if _holds(known, "encoder"):
-        same["context"] = theirs.method.context  # E_r and D_r are shown it
+        same |= {"context": theirs.method.context, "grain": theirs.method.grain}  # E_r and D_r are shown it
     config = replace(
         config,
         contrasts=theirs.contrasts,
@@ -78,9 +80,9 @@ def _without_encoder(where: str | Path, found: str) -> InputError:
 
 
 def grown(weight: torch.Tensor, shape: torch.Size) -> torch.Tensor:
-    """A first layer that now sees more channels, its weights on the new ones 0: at first nothing changes."""
+    """A first layer that now sees more channels, its weights on the new ones 0: at first nothing changes. And statistics of more numbers, the new ones unknown."""
     if weight.shape == shape:
         return weight
     wider = weight.new_zeros(shape)
-    wider[:, : weight.shape[1]] = weight
+    wider[tuple(slice(size) for size in weight.shape)] = weight
     return wider

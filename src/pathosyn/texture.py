@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, conv2d, max_pool2d, one_hot, pad
 
+from pathosyn import moments
 from pathosyn.types import Image, Mask
 
 BANDS = 4
@@ -137,6 +138,34 @@ def own_grain(x: Image, visible: Mask, white: Image, *, clip: float = CLIP) -> I
     power = spot.square()
     lit = torch.fft.irfft2(torch.fft.rfft2(power) * torch.fft.rfft2((white != 0).to(spot.dtype)), s=x.shape[2:])
     return grain / (lit / power.sum(dim=(2, 3), keepdim=True).clamp(min=1e-12)).clamp(min=0.05).sqrt()
+
+
+def shared(x: Image, where: Mask, *, radius: int = 1) -> Tensor:
+    """(B, C(C - 1)/2): correlation between the contrasts' detail on `where` (B, 1, H, W), pair by pair: the finest, x less its 3×3 mean; with `radius` 3 the
+    next one, the 3×3 mean less the 7×7 mean. 0 where a contrast has none."""
+    inner = x if radius == 1 else box_mean(x, 1)
+    return moments.correlations(inner - box_mean(x, radius), where)
+
+
+def shared_distance(drawn: Image, real: Image, m: Mask) -> Tensor:
+    """Mean over the two finest details and the pairs of contrasts of how far apart what `drawn` and `real` share on the lesion lies, per sample, then over the
+    batch; 0 for a lesion of fewer than `LEAST` pixels."""
+    gaps = [(shared(drawn.float(), m, radius=radius) - shared(real.float(), m, radius=radius)).abs() for radius in (1, 3)]
+    found = torch.cat(gaps, dim=1)
+    return (found.sum(dim=1) / max(1, found.shape[1]) * (m.sum(dim=(1, 2, 3)) >= LEAST)).mean()
+
+
+def sharing(grain: Image, where: Mask, wanted: Tensor) -> Image:
+    """`grain` (B, C, H, W) mixed over its contrasts so that they share of the finest detail what is `wanted` (as `shared`) on `where`; each stays as strong.
+    A sample whose `wanted` is NaN stays as it is."""
+    fine = grain - box_mean(grain, 1)
+    own = moments.covariance(fine, where)
+    strength = own.diagonal(dim1=1, dim2=2).clamp(min=moments.QUIET).sqrt()
+    now = moments.correlations(fine, where)
+    channels = grain.shape[1]
+    mix = moments.transport(moments.matrix(now, channels), moments.matrix(torch.where(wanted.isfinite(), wanted, now), channels))
+    strength = strength[:, :, None, None]
+    return torch.einsum("bij,bjhw->bihw", mix, grain / strength) * strength
 
 
 def missing_grain(f: Image, x: Image, support: Mask, white: Image) -> Image:

@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 from torch import Tensor
 
-from pathosyn import appearance, coarse, decomposition, gathering, rng
+from pathosyn import appearance, coarse, decomposition, gathering, moments, rng, texture
 from pathosyn.checkpoint import Provenance, load, save_weights
 from pathosyn.config import Config, default
 from pathosyn.methods.pathosyn import PathoSyn
@@ -21,7 +22,8 @@ from pathosyn.types import Controls, LesionBatch
 
 Batches = Callable[..., LesionBatch]
 Maker = Callable[..., PathoSyn]
-K = 13  # of two contrasts: six numbers each and one pair
+FORM = 13  # of two contrasts: six numbers each and one pair
+K = FORM + 1  # and what the pair shares of the finest detail
 
 
 @pytest.fixture
@@ -52,7 +54,10 @@ def test_the_numbers_are_weighted_moments_over_the_lesion(method: PathoSyn, batc
         third = np.array([np.cbrt(np.average((v - a) ** 3, weights=w)) for v, a in zip(values[:2], mean[:2], strict=True)])
         edge = np.array([np.average(v, weights=w * (1 - inner)) for v in values[:2]]) - mean[:2]
         pair = np.average((values[0] - mean[0]) * (values[1] - mean[1]), weights=w) / (std[0] * std[1])
-        assert np.allclose(found[b], [*mean, *std, *third, *edge, pair], atol=1e-3)
+        assert np.allclose(found[b, :FORM], [*mean, *std, *third, *edge, pair], atol=1e-3)
+        x, inside = batch.x[b].numpy(), batch.m[b, 0].numpy() > 0
+        fine = x - np.stack([ndimage.uniform_filter(each, 3, mode="nearest") for each in x])
+        assert found[b, FORM] == pytest.approx(np.corrcoef(fine[:, inside])[0, 1], abs=1e-3)
 
 
 def test_a_flat_lesion_has_its_value_and_nothing_else(method: PathoSyn, batch_of: Batches) -> None:
@@ -71,7 +76,7 @@ def test_what_lies_beyond_the_lesion_does_not_count(method: PathoSyn, batch_of: 
 def test_a_missing_contrast_has_no_numbers(method: PathoSyn, batch_of: Batches) -> None:
     found = appearance.measure(method, torch.randn(3, 4, 8, 8), lacking := batch_of(present=[[1, 1], [1, 0], [0, 1]]), method.parts(lacking))
     first, second = [0, 2, 4, 6, 8, 10], [1, 3, 5, 7, 9, 11]  # by contrast: mean, its roughness, std, its roughness, third, edge
-    assert bool(found[0].all()) and not found[1, [*second, 12]].any() and not found[2, [*first, 12]].any()
+    assert bool(found[0].all()) and not found[1, [*second, 12, 13]].any() and not found[2, [*first, 12, 13]].any()
     assert bool(found[1, first].all()) and bool(found[2, second].all())
 
 
@@ -79,7 +84,8 @@ def test_it_is_shown_on_the_lesion_as_far_as_each_cell_is_lesion(method: PathoSy
     batch = batch_of()
     parts, look = method.parts(batch), torch.arange(3 * K).float().view(3, K)
     share, seen = coarse.lesion_share(method, batch, parts), appearance.shown(method, look, batch, parts)
-    assert seen.shape == (3, K + 1, 8, 8) and torch.allclose(seen[:, :K], look.view(3, K, 1, 1) * share) and torch.allclose(seen[:, K:], share)
+    assert seen.shape == (3, FORM + 1, 8, 8) and torch.allclose(seen[:, FORM:], share)
+    assert torch.allclose(seen[:, :FORM], look[:, :FORM, None, None] * share), "what contrasts share of detail is the last call's"
     silent = look.clone()
     silent[1] = torch.nan
     assert not appearance.shown(method, silent, batch, parts)[1].any() and torch.equal(appearance.shown(method, silent, batch, parts)[0], seen[0])
@@ -96,7 +102,7 @@ def test_training_blurs_it_and_is_silent_now_and_then() -> None:
 
 
 def test_remembered_are_the_training_lesions_in_units_of_their_spread(make_method: Maker, batch_of: Batches, monkeypatch: pytest.MonkeyPatch) -> None:
-    method, batch = make_method(default(), attune=False), batch_of(8, present=[[1, 1]] * 6 + [[1, 0]] * 2)
+    method, batch = make_method(default(), attune=False, fisher_z=False), batch_of(8, present=[[1, 1]] * 6 + [[1, 0]] * 2)
     monkeypatch.setattr(method.sub, "forward", lambda *_: batch.x_ph)
     batch = replace(batch, subject=["a", "a", "b", "b", "b", "c", "d", "d"])
     found = method.begin("structure", [batch])
@@ -106,8 +112,8 @@ def test_remembered_are_the_training_lesions_in_units_of_their_spread(make_metho
         of[:8, 0].tolist() == [0, 0, 1, 1, 1, 2, 3, 3] and torch.equal(of[:8, 1], batch.m.sum(dim=(1, 2, 3))) and torch.equal(of[:8, 2:], batch.present.float())
     )
     rows = looks[:6]  # both contrasts are known here
-    assert rows.mean(dim=0)[[1, 3, 12]].abs().max() < 1e-4 and torch.allclose(rows.std(dim=0, correction=0)[[1, 3, 12]], torch.ones(3), atol=1e-3)
-    assert torch.allclose(looks[:8].mean(dim=0)[[0, 2, 4]], torch.zeros(3), atol=1e-4) and not looks[6:8, [1, 3, 12]].any()
+    assert rows.mean(dim=0)[[1, 3, 12, 13]].abs().max() < 1e-4 and torch.allclose(rows.std(dim=0, correction=0)[[1, 3, 12, 13]], torch.ones(4), atol=1e-3)
+    assert torch.allclose(looks[:8].mean(dim=0)[[0, 2, 4]], torch.zeros(3), atol=1e-4) and not looks[6:8, [1, 3, 12, 13]].any()
     assert found["look_mean"] == method.look_mean.tolist()
     parts = method.parts(batch)
     form, _ = coarse.form(method, method.to_scaled((batch.x - batch.x_ph) * batch.D), batch, batch.x_ph, parts)
@@ -145,7 +151,7 @@ def test_nothing_remembered_is_nothing_told(method: PathoSyn, batch_of: Batches)
 def test_one_training_lesion_lends_its_looks_to_all_windows(method: PathoSyn, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(appearance, "SMOOTH", 0.0)
     remembering(method, [(0, 400, (1, 1), 1.0), (0, 100, (1, 1), 3.0), (1, 400, (1, 1), -1.0), (1, 100, (1, 1), -3.0)])
-    made = draws(method, [400.0, 100.0, 200.0, 20.0])
+    made = draws(method, [400.0, 100.0, 200.0, 20.0])[..., :12]  # correlations have a test of their own
     assert torch.allclose(made[:, 0].abs(), torch.tensor(1.0), atol=1e-3) and torch.allclose(made[:, 1].abs(), torch.tensor(3.0), atol=1e-3)
     assert torch.allclose(made[:, 2].abs(), torch.tensor(2.0), atol=1e-3), "half way between in log area"
     assert torch.allclose(made[:, 3].abs(), torch.tensor(3.0), atol=1e-3), "beyond the smallest: as the smallest"
@@ -175,7 +181,7 @@ def test_the_smoothed_bootstrap_keeps_the_spread(smooth: float, method: PathoSyn
     monkeypatch.setattr(appearance, "SMOOTH", smooth)
     values = torch.randn(200, generator=torch.Generator().manual_seed(1))
     remembering(method, [(i, 100, (1, 1), float(v)) for i, v in enumerate((values - values.mean()) / values.std())])
-    made = draws(method, [100.0, 90.0], count=3000)
+    made = draws(method, [100.0, 90.0], count=3000)[..., :12]
     assert made[:, 0].std(dim=0).sub(1).abs().max() < 0.08
     assert torch.equal(made[:, 0], made[:, 1]), "moved by the same in all windows"
     assert len(made[:, 0, 0].unique()) == 3000, "no training lesion is taken as it is"
@@ -231,9 +237,9 @@ def test_holding_moves_no_more_than_it_must(method: PathoSyn, batch_of: Batches)
 
 def test_the_map_is_the_ratio_of_spreads_where_covariances_commute() -> None:
     a, b = torch.tensor([[[4.0, 0.0], [0.0, 1.0]]]), torch.tensor([[[1.0, 0.0], [0.0, 9.0]]])
-    assert torch.allclose(appearance._transport(a, b), torch.tensor([[[0.5, 0.0], [0.0, 3.0]]]), atol=0.03)
+    assert torch.allclose(moments.transport(a, b), torch.tensor([[[0.5, 0.0], [0.0, 3.0]]]), atol=0.03)
     c = torch.tensor([[[2.0, 0.6], [0.6, 1.0]]])
-    map_ = appearance._transport(a, c)
+    map_ = moments.transport(a, c)
     assert torch.allclose(map_ @ a @ map_.transpose(1, 2), c, atol=0.03) and torch.allclose(map_, map_.transpose(1, 2), atol=1e-6)
 
 
@@ -288,7 +294,7 @@ def test_the_structures_step_teaches_what_is_told(method: PathoSyn, batch_of: Ba
     method.zero_grad()
     method.losses(batch_of(), player="coarse", rng=[rng.generator(i) for i in range(3)])["loss"].backward()
     gradient = method.coarse.net.conv_in.conv.weight.grad
-    assert gradient is not None and gradient.shape[1] == 4 + 6 + K + 1 and bool((gradient[:, 10:].abs().amax(dim=(0, 2, 3)) > 0).all())
+    assert gradient is not None and gradient.shape[1] == 4 + 6 + FORM + 1 and bool((gradient[:, 10:].abs().amax(dim=(0, 2, 3)) > 0).all())
 
 
 def test_weights_from_before_it_go_on_with_it(make_method: Maker, batch_of: Batches, tmp_path: Path) -> None:
@@ -307,6 +313,86 @@ def test_weights_from_before_it_go_on_with_it(make_method: Maker, batch_of: Batc
     assert torch.equal(load(tmp_path / "new.safetensors").method.looks, new.looks), "statistics are not rounded to 16 bit"
     gone_on = beginning(load(tmp_path / "new.safetensors").config, tmp_path / "new.safetensors")
     assert torch.equal(gone_on.looks, new.looks)
+
+
+def test_correlations_become_fishers_z_in_closed_form(method: PathoSyn, make_method: Maker) -> None:
+    """Of unit slope at the mean, back again, and as they were where the method says so."""
+    correlations = [12, 13]
+    method.look_mean[correlations], method.look_std[correlations] = 0.6, 0.3
+    look = torch.full((3, K), 2.5)
+    look[:, correlations] = torch.tensor([[1.0], [-4.0], [0.0]])  # correlations of .9, -.6 and .6
+    found = appearance.natural(method, look)
+    for row, correlation in ((0, 0.9), (1, -0.6), (2, 0.6)):
+        wanted = (np.arctanh(correlation) - np.arctanh(0.6)) * (1 - 0.36) / 0.3
+        assert torch.allclose(found[row, correlations], torch.tensor(wanted).float(), atol=1e-4)
+    assert torch.equal(found[:, :12], look[:, :12]) and torch.allclose(appearance.plain(method, found), look, atol=1e-4)
+    near = torch.full((1, K), 1e-2)
+    assert torch.allclose(appearance.natural(method, near), near, rtol=0.02)
+    before = make_method(default(), fisher_z=False)
+    before.look_mean.copy_(method.look_mean), before.look_std.copy_(method.look_std)
+    assert torch.equal(appearance.natural(before, look), look) and torch.equal(appearance.plain(before, look), look)
+
+
+def test_correlations_that_cannot_be_stay_finite_both_ways(method: PathoSyn) -> None:
+    method.look_mean[12:], method.look_std[12:] = 1.5, 0.5
+    for value in (-30.0, 30.0):
+        assert appearance.natural(method, torch.full((1, K), value)).isfinite().all()
+        assert appearance.plain(method, torch.full((1, K), value)).isfinite().all()
+
+
+def test_correlations_of_two_slices_are_averaged_by_their_z(method: PathoSyn, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(appearance, "SMOOTH", 0.0)
+    method.look_mean.fill_(0.2), method.look_std.fill_(0.5)
+    remembering(method, [(0, 400, (1, 1), 0.0), (0, 100, (1, 1), 0.0)])
+    for row, correlation in enumerate((0.95, 0.1)):
+        method.looks[row] = appearance.natural(method, torch.full((1, K), (correlation - 0.2) / 0.5))[0]
+    drawn = draws(method, [200.0], count=1)[0, 0, 12] * 0.5 + 0.2
+    assert float(drawn) == pytest.approx(np.tanh((np.arctanh(0.95) + np.arctanh(0.1)) / 2), abs=1e-3), "half way in log area"
+
+
+def test_looks_that_were_measured_otherwise_are_measured_anew(make_method: Maker, batch_of: Batches, tmp_path: Path) -> None:
+    old = remembering(make_method(default(), fisher_z=False).eval(), [(0, 100, (1, 1), 1.0)])
+    old.look_std.fill_(2.0), old.rough_std.fill_(1.0)
+    save_weights(tmp_path / "old.safetensors", old, Provenance())
+    config = Config(contrasts=old.config.contrasts, networks=old.config.networks)
+    for asked, kept in ((default(), False), (replace(default(), fisher_z=False), True)):
+        new = beginning(replace(config, method=asked), tmp_path / "old.safetensors")
+        assert isinstance(new, PathoSyn) and torch.equal(new.look_std, old.look_std) and bool(new.looks_of.any()) is kept
+        new.begin("sharpen", [batch_of(4)])
+        assert bool(new.looks[1].any()) is not kept
+
+
+def test_what_contrasts_share_is_asked_for_in_its_own_units(method: PathoSyn, batch_of: Batches, make_method: Maker) -> None:
+    """As it was measured; 0 where a contrast is missing, NaN where nothing is told, nothing where the method does not ask."""
+    batch = batch_of(present=[[1, 1], [1, 0], [1, 1]])
+    look = appearance.measure(method, torch.randn(3, 4, 8, 8), batch, method.parts(batch))
+    look[2] = torch.nan
+    asked = appearance.shared(method, look, batch.present)
+    assert asked is not None and torch.allclose(asked[0], texture.shared(batch.x, batch.m)[0], atol=1e-5) and asked[0].abs() > 1e-3
+    assert asked[1] == 0 and asked[2].isnan()
+    without = make_method(default(), shared_grain=False)
+    assert appearance.shared(method, None, batch.present) is None and appearance.shared(without, look[:, :FORM], batch.present) is None
+    assert len(without.look_mean) == FORM and torch.equal(appearance.of_form(without, look[:, :FORM])[:2], look[:2, :FORM])
+
+
+def test_weights_from_before_it_keep_their_units_and_measure_the_new_number(
+    make_method: Maker, batch_of: Batches, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = make_method(default(), shared_grain=False, attune=False, fisher_z=False).eval()
+    remembering(old, [(0, 100, (1, 1), 1.0)])
+    old.look_mean.fill_(0.5), old.look_std.fill_(2.0), old.rough_std.fill_(1.0)
+    save_weights(tmp_path / "old.safetensors", old, Provenance())
+    asked = Config(contrasts=old.config.contrasts, networks=old.config.networks, method=replace(default(), attune=False, fisher_z=False))
+    new = beginning(asked, tmp_path / "old.safetensors")
+    assert isinstance(new, PathoSyn) and len(new.look_std) == K and new.look_std[FORM] == 0 and torch.equal(new.looks[:, :FORM], old.looks)
+    batch = batch_of(4)
+    monkeypatch.setattr(new.sub, "forward", lambda *_: batch.x_ph)
+    assert "look_std" in new.begin("sharpen", [batch]), "the stage that needs it"
+    assert torch.equal(new.look_std[:FORM], old.look_std) and torch.equal(new.look_mean[:FORM], old.look_mean)
+    found = texture.shared(batch.x, batch.m)
+    assert new.look_mean[FORM] == pytest.approx(float(found.mean()), abs=1e-5) and new.look_std[FORM] == pytest.approx(float(found.std(correction=0)), abs=1e-5)
+    assert torch.allclose(new.looks[:4, FORM:], (found - found.mean()) / found.std(correction=0), atol=1e-4)
+    assert new.begin("sharpen", [batch]) == {}, "known is known"
 
 
 def test_the_share_of_lesion_is_of_the_support(method: PathoSyn, batch_of: Batches) -> None:

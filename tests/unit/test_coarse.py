@@ -148,6 +148,24 @@ def test_the_grain_on_the_support_is_as_rough_as_the_form_asks(method: PathoSyn,
     assert torch.allclose(grains[1][inside], grains[0][inside] * (0.4 + coarse.FLOOR) / (0.1 + coarse.FLOOR), rtol=1e-3, atol=1e-4)
 
 
+def test_the_grain_on_the_support_shares_what_is_asked(method: PathoSyn, batch_of: Batches) -> None:
+    """There alone; windows that are told nothing see the scan's own."""
+    batch = batch_of()
+    parts, white = method.parts(batch), rng.normal([rng.generator(i) for i in range(3)], (1, 32, 32))
+    condition, there = method.condition(batch.x, batch.x_ph, batch.m, parts), decomposition.coarsen(batch.D, batch.D, 4)[1]
+    form = torch.zeros(3, 4, 8, 8)
+    own, asked = (
+        coarse.seen(method, condition, batch.x, parts, white, form=form, there=there, shared=shared)[:, 6:8]
+        for shared in (None, torch.tensor([[0.7], [-0.4], [torch.nan]]))
+    )
+    off = (parts.support == 0).expand_as(own)
+    assert torch.equal(asked[off], own[off]) and torch.allclose(asked[2], own[2], atol=1e-4)
+    assert (asked[0] - own[0]).abs().max() > 0.01
+    inner = 1.0 - torch.nn.functional.max_pool2d(1.0 - parts.support, 3, stride=1, padding=1)  # the 3×3 mean at the border sees grain that was not mixed
+    found = texture.shared(asked, inner)[:2, 0]
+    assert torch.allclose(found, torch.tensor([0.7, -0.4]), atol=0.15), found
+
+
 def test_what_lies_under_the_support_is_seen_through_the_form_alone(method: PathoSyn, batch_of: Batches) -> None:
     batch = batch_of()
     other = replace(batch, x=torch.where(batch.D > 0, batch.x * 5 + 7, batch.x))

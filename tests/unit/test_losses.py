@@ -153,6 +153,19 @@ def test_critic_loss_pushes_the_two_apart_within_the_margin_only() -> None:
     assert real.grad.tolist() == [-0.5, 0.0] and fake.grad.tolist() == [0.5, 0.0]
 
 
+def test_slope_in_closed_form_and_for_another_gradient() -> None:
+    """Of scores w·x in each of n patches: n |w|² / n; zero slope where the critic is flat; nothing where no gradient is taken."""
+    x = torch.randn(2, 1, 4, 4, requires_grad=True)
+    w = torch.tensor(0.5, requires_grad=True)
+    count = torch.tensor([16.0, 8.0])
+    found = losses.slope(w * x, x, count)
+    assert found.item() == pytest.approx((16 * 0.25 / 16 + 16 * 0.25 / 8) / 2)
+    found.backward()
+    assert w.grad is not None and w.grad.item() == pytest.approx(2 * 0.5 * (1 + 2) / 2)
+    assert losses.slope(0.0 * x, x, count).item() == 0.0
+    assert losses.slope(torch.ones(2, 3), x.detach(), count).item() == 0.0
+
+
 def test_low_pass_loss_is_blind_to_what_vanishes_in_the_mean_of_8_by_8() -> None:
     r0, whole = noise(2, 3, 16, 16), torch.ones(2, 1, 16, 16)
     y, x = torch.meshgrid(torch.arange(16), torch.arange(16), indexing="ij")

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d
 
 from pathosyn import decomposition, losses, rng
 from pathosyn.compared import Compared
@@ -170,7 +171,12 @@ def test_the_critic_compares_lesions_with_draws_and_draws_on_healthy_tissue(meth
     assert torch.equal(fake[outside], batch.x[outside]) and not torch.allclose(fake[~outside], batch.x[~outside], atol=1e-2)
     scored = zip(original(real, m, S, flags), original(*seen[0]), strict=True)
     patch, whole = (losses.critic_loss(of_real, of_fake).item() for of_real, of_fake in scored)
-    assert [terms[k].item() for k in ("critic_patch", "critic_whole", "loss")] == pytest.approx([patch, whole, patch + whole], rel=1e-5)
+    x = real.clone().requires_grad_()
+    patches, wholes = original(x, m, S, flags)
+    slopes = [torch.autograd.grad(score.sum(), x, retain_graph=True)[0].square().sum(dim=(1, 2, 3)) for score in (patches, wholes)]
+    slope = (slopes[0] / avg_pool2d((S > 0).float(), 4).sum(dim=(1, 2, 3)) + slopes[1]).mean().item()
+    found = [terms[k].item() for k in ("critic_patch", "critic_whole", "slope", "loss")]
+    assert slope > 0 and found == pytest.approx([patch, whole, slope, patch + whole + 0.5 * slope], rel=1e-4)
 
 
 def test_the_critic_sees_windows_moved_alike(method: DifferenceGan, batch_of: Batches, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
-from pathosyn import diffusion, rng
+from pathosyn import diffusion, rng, texture
 from pathosyn.checkpoint import Loaded, Provenance, load, save_weights
 from pathosyn.compared import Compared, VaeGan
 from pathosyn.config import Config, Method, Networks, default
 from pathosyn.errors import InputError
 from pathosyn.methods import build
-from pathosyn.methods.deviation_latent import LatentPathoSyn
+from pathosyn.methods.deviation_latent import GRAIN, LatentPathoSyn
 from pathosyn.reuse import going_on
 from pathosyn.start import beginning
 from pathosyn.types import Controls, LesionBatch
@@ -63,14 +63,14 @@ def streams(keys: range) -> list[torch.Generator]:
 
 
 def test_it_starts_with_the_vaegans_networks_and_units(vaegan: Path) -> None:
-    asked = config("pathosyn", space="latent", context="outside")
+    asked = config("pathosyn", space="latent", context="outside", grain=False)
     asked = replace(asked, compared=Compared(), networks=replace(asked.networks, sub=(16,) * 5))
     method = beginning(asked, vaegan)
     assert isinstance(method, LatentPathoSyn)
     mine, theirs = method.state_dict(), load(vaegan).any_method.state_dict()
     shared = [name for name in theirs if name.partition(".")[0] in ("sub", "encoder", "decoder", "r_scale", "r_max")]
     assert len(shared) == len(theirs) and all(torch.equal(mine[name], theirs[name]) for name in shared)
-    assert method.config.compared.vaegan.latent == 3 and method.config.method.context == "blend", "E_r was shown the scan so"
+    assert method.config.compared.vaegan.latent == 3 and method.config.method.context == "blend" and method.config.method.grain, "E_r was shown the scan so"
     assert [stage.players for stage in method.stages] == [("eps",)] and method.modules_of("eps") == (method.eps,)
 
 
@@ -94,8 +94,8 @@ def test_what_it_lends_back_and_goes_on_with(vaegan: Path, latent: Any, tmp_path
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in latent.state_dict().items())
     back = beginning(config(), tmp_path / "w.safetensors").state_dict()
     assert all(torch.equal(value, back[name]) for name, value in load(vaegan).any_method.state_dict().items())
-    kept = going_on(latent.config, config("pathosyn", context="outside")).method
-    assert (kept.space, kept.context) == ("latent", "blend") and going_on(config("pathosyn"), config("pathosyn", context="outside")).method.context == "outside"
+    kept = going_on(replace(latent.config, method=replace(latent.config.method, grain=False)), config("pathosyn", context="outside")).method
+    assert (kept.space, kept.context, kept.grain) == ("latent", "blend", False) and going_on(config("pathosyn"), config("pathosyn", context="outside")).method.context == "outside"
 
 
 def test_a_method_without_codes_lends_no_settings_of_one(tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_only_the_denoiser_learns_and_holes_teach_nothing(latent: Any, batch_of:
 
 
 def test_a_denoiser_that_knows_the_code_draws_its_decoding(latent: Any, batch_of: Batches, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the noise: D_r of the true code, projected, in normalised units. A code beyond four spreads is held there."""
+    """Whatever the noise but the grain's: D_r of the true code, projected, in normalised units. A code beyond four spreads is held there."""
     batch = batch_of(2)
     latent.code_mean.copy_(torch.tensor([0.5, -1.0, 0.0]))
     latent.code_std.copy_(torch.tensor([2.0, 1.0, 0.5]))
@@ -165,10 +165,15 @@ def test_a_denoiser_that_knows_the_code_draws_its_decoding(latent: Any, batch_of
     condition = latent.condition(batch.x, x_sub, batch.m, parts)
     with torch.no_grad():
         bound = latent.r_max[:, None, None]
-        expected = diffusion.project(latent.decoder(code * latent.cells(parts), condition).clamp(-bound, bound), parts.support) * latent.r_scale[:, None, None]
-    drawn = latent.synthesize(batch, controls=Controls(seed=5))
-    torch.testing.assert_close(drawn.r, expected, atol=1e-4, rtol=1e-4)
-    assert expected.any() and not drawn.r[(parts.support == 0).expand_as(drawn.r)].any()
+        white = torch.randn(batch.x.shape, generator=torch.Generator().manual_seed(3))
+        grain = texture.own_grain(batch.x * parts.known, 1.0 - parts.support, white[:, :1]) * parts.known
+        decoded = latent.decoder(code * latent.cells(parts), torch.cat([condition, grain], dim=1))
+        expected = diffusion.project(decoded.clamp(-bound, bound), parts.support) * latent.r_scale[:, None, None]
+    for seed in (4, 5):
+        other = torch.randn(batch.x.shape, generator=torch.Generator().manual_seed(seed))
+        drawn = latent.draw(batch, x_sub, lambda k, other=other: white if k == GRAIN else other)
+        torch.testing.assert_close(drawn, expected, atol=1e-4, rtol=1e-4)
+    assert expected.any() and not drawn[(parts.support == 0).expand_as(drawn)].any()
 
 
 def test_noise_of_pixels_becomes_unit_noise_of_cells(latent: Any, batch_of: Batches, monkeypatch: pytest.MonkeyPatch) -> None:

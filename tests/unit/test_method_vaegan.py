@@ -88,6 +88,32 @@ def test_a_code_is_not_lost_on_the_way() -> None:
     assert 0.3 < (seen[1] - seen[0]).std() < 2
 
 
+def test_between_cells_a_code_is_linear() -> None:
+    """With nothing but the middle of each kernel on the way, a code that rises evenly comes out as a slope, without a step at a cell's border."""
+    decoder = Decoder(1, 1, 1, (8,) * 5)
+    for name, parameter in decoder.named_parameters():
+        if "norm" not in name:
+            nn.init.zeros_(parameter)
+    with torch.no_grad():
+        for layer in (*decoder.join, decoder.last):
+            layer.weight[0, 0, 1, 1] = 1.0
+    code = torch.arange(8.0).view(1, 1, 1, 8).expand(1, 1, 8, 8)
+    rise = decoder(code, torch.zeros(1, 1, 128, 128))[0, 0, 64, 16:112].detach().diff()
+    assert torch.allclose(rise, torch.full_like(rise, 1 / 16), atol=1e-5)
+
+
+def test_the_scans_own_grain_reaches_the_draw(tiny: Any, batch_of: Batches) -> None:
+    """D_r answers to the noise of which the grain is made, where eps_theta would see it, and not in `paper`, which has none."""
+    batch = batch_of()
+    for method, answers in ((tiny, True), (made(paper()), False)):
+        parts = method.parts(batch)
+        coded = method.coded(batch, parts, method.fill(batch))
+        whites = [torch.randn(len(batch), 1, *batch.x.shape[2:], generator=torch.Generator().manual_seed(seed)) for seed in (1, 2)]
+        once, twice = (method.decoded(coded.mean, coded.condition, batch.x, parts, white) for white in whites)
+        assert bool((once != twice).any()) is answers
+        assert once.any()
+
+
 def test_a_patch_of_the_critic_sees_36_pixels() -> None:
     critic, x = PatchGan(1, (8, 8, 8)), torch.zeros(1, 1, 96, 96, requires_grad=True)
     for norm in [n for n in critic.modules() if isinstance(n, nn.GroupNorm)]:
@@ -173,6 +199,17 @@ def test_the_critics_words_in_closed_form(tiny: Any, batch_of: Batches, monkeypa
         played = tiny.losses(batch, player="gan", rng=streams(range(3)))
     found = [float(judged[name]) for name in ("critic_real", "critic_rec", "critic_drawn", "loss")]
     assert found == pytest.approx([0.0, 1.5, 1.5, 1.5]) and float(played["adversary"]) == pytest.approx(-0.5)
+
+
+def test_the_critics_slope_is_priced_at_real_windows(batch_of: Batches) -> None:
+    terms = {}
+    for r1 in (0.0, 1.0, 4.0):
+        method, batch = made(r1=r1), batch_of()
+        terms[r1] = method.losses(batch, player="critic", rng=streams(range(3)))
+        assert not batch.x.requires_grad
+    assert "slope" not in terms[0.0] and terms[1.0]["slope"] > 0
+    for r1 in (1.0, 4.0):
+        assert terms[r1]["loss"].item() == pytest.approx((terms[0.0]["loss"] + 0.5 * r1 * terms[r1]["slope"]).item(), rel=1e-5)
 
 
 @pytest.mark.parametrize("preset", [default, paper])

@@ -18,7 +18,7 @@ from pathosyn.types import LesionBatch
 Batches = Callable[..., LesionBatch]
 Maker = Callable[..., PathoSyn]
 BOTH = torch.tensor([[True, True]])
-N, K = 15, 13  # of two contrasts: seven numbers each and one pair; six looks each and one pair
+N, K = 15, 14  # of two contrasts: seven numbers each and one pair; six looks each, and one pair twice
 
 
 def scan(seed: int = 0, spread: float = 0.2) -> Tensor:
@@ -140,7 +140,8 @@ def test_a_drawn_look_is_what_is_told_and_the_rest_of_a_training_lesion(method: 
     surroundings.learn(method, around, looks, torch.ones(400, K), torch.arange(400))
     method.looks[0], method.looks_of[0] = 0.25, torch.tensor([0.0, 100.0, 1.0, 1.0])
     drawn = appearance.drawn(method, torch.tensor([100.0, 50.0]), torch.tensor([True, True]), around[3], rng.generator(0))
-    assert drawn is not None and torch.allclose(drawn, (surroundings.told(method, around[3:4]) + 0.25).expand(2, K), atol=1e-5)
+    asked = appearance.plain(method, surroundings.told(method, around[3:4]) + 0.25)
+    assert drawn is not None and torch.allclose(drawn, asked.expand(2, K), atol=1e-5)
 
 
 def test_remembered_is_what_the_surroundings_leave_open(method: PathoSyn, batch_of: Batches, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, pad
 
-from pathosyn import texture
+from pathosyn import moments, texture
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:
@@ -216,6 +216,38 @@ def scene(side: int = 96) -> tuple[Tensor, Tensor, Tensor]:
     support = torch.zeros(2, 1, side, side)
     support[:, :, 30:66, 30:66] = 1.0
     return x, support, torch.randn(2, 1, side, side, generator=draw)
+
+
+def test_grain_is_mixed_until_its_contrasts_share_what_is_asked() -> None:
+    """Each as strong as before, whatever it shared; one that is told nothing stays, and a contrast that is missing too."""
+    generator = torch.Generator().manual_seed(3)
+    grain = torch.randn(3, 3, 64, 64, generator=generator) * torch.tensor([0.1, 1.0, 3.0]).view(1, 3, 1, 1)
+    grain[:, 1] += 4.0 * grain[:, 0]
+    grain[2, 2] = 0.0
+    where = torch.zeros(3, 1, 64, 64)
+    where[..., 8:40, 8:50] = 1.0
+    wanted = torch.tensor([[-0.5, 0.3, 0.0], [torch.nan] * 3, [0.6, 0.0, 0.0]])
+    mixed = texture.sharing(grain, where, wanted)
+    assert torch.allclose(texture.shared(mixed, where)[[0, 2]], wanted[[0, 2]], atol=0.02) and texture.shared(grain, where)[0, 0] > 0.2
+    fine = [moments.covariance(each - texture.box_mean(each, 1), where).diagonal(dim1=1, dim2=2).sqrt() for each in (grain, mixed)]
+    assert torch.allclose(*fine, rtol=0.02, atol=1e-3)
+    assert torch.allclose(mixed[1], grain[1], atol=1e-4) and mixed[2, 2].abs().max() < 1e-3
+
+
+def test_how_far_apart_what_is_shared_lies() -> None:
+    """0 for the same image, 2 for one contrast turned over where both are the same, half of that where the other half of the batch has no lesion to speak of."""
+    x = torch.randn(2, 1, 32, 32, generator=torch.Generator().manual_seed(4)).repeat(1, 2, 1, 1)
+    m = torch.zeros(2, 1, 32, 32)
+    m[..., 8:24, 8:24] = 1.0
+    turned = x * torch.tensor([1.0, -1.0]).view(1, 2, 1, 1)
+    assert texture.shared_distance(x, x, m) == 0.0 and float(texture.shared_distance(turned, x, m)) == pytest.approx(2.0, abs=1e-4)
+    m[1] = 0.0
+    m[1, :, 8:11, 8:13] = 1.0
+    assert m[1].sum() < texture.LEAST and float(texture.shared_distance(turned, x, m)) == pytest.approx(1.0, abs=1e-4)
+    coarse = torch.nn.functional.interpolate(x[:, :, ::3, ::3], size=32, mode="bilinear")
+    coarse[:, 1] *= -1.0
+    fine, next_one = (texture.shared(coarse, m, radius=radius)[0, 0] for radius in (1, 3))
+    assert fine < -0.99 and next_one < -0.99, "both details count"
 
 
 @pytest.mark.parametrize("share", [0.0, 0.6, 1.0])

@@ -31,6 +31,9 @@ FARTHEST = 4.0
 FIELDS = 1000
 """Between the numbers of the noise fields from which one call draws: a field has a contrast's channels each, a code has more."""
 
+GRAIN = 999
+"""Of the noise field of which D_r's grain is made."""
+
 
 class LatentPathoSyn(Coding):
     """f_sub, E_r, D_r, the code's statistics (buffers) and the network that diffuses it: the two deepest levels of `networks.eps`, since the smallest grid of
@@ -126,7 +129,7 @@ class LatentPathoSyn(Coding):
             clamp=torch.full((1, 1, 1, 1), FARTHEST, device=cells.device),
         )
         code = (z_0 * _spread(self.code_std) + _spread(self.code_mean)) * cells
-        return self.finished(self.decoded(code, condition, parts), parts)
+        return self.finished(self.decoded(code, condition, batch.x, parts, noise(GRAIN)[:, :1]), parts)
 
     @torch.no_grad()
     def synthesize(self, batch: LesionBatch, *, controls: Controls, steps: int | None = None) -> Synthesis:

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
+from torch.nn.functional import avg_pool2d, interpolate
 
 from pathosyn import augment, decomposition, losses, rng, scale
 from pathosyn.config import Config
@@ -112,13 +112,19 @@ class DifferenceGan(Framework):
         """Real lesions against drawn ones: at their own places, and on healthy tissue."""
         with torch.no_grad():
             fake = self.composition(batch, x_sub, parts, self.difference(batch, x_sub, parts, self.noise(streams, batch.x)))
-        shifts, real = self._shifts(streams), ~batch.healthy
+        shifts, real, penalty = self._shifts(streams), ~batch.healthy, self.config.compared.difference.r1
         of_fake = self._scores(fake, batch.m, parts.S, parts.known, shifts)
-        of_real = [fake.new_zeros(0)] * 2  # nothing real to show where all are holes
-        if bool(real.any()):
-            of_real = list(self._scores(batch.x[real], batch.m[real], parts.S[real], parts.known[real], shifts[real.cpu()]))
+        of_real, x = [fake.new_zeros(0)] * 2, batch.x[real]  # nothing real to show where all are holes
+        if len(x):
+            x = x.detach().requires_grad_(penalty > 0)
+            of_real = list(self._scores(x, batch.m[real], parts.S[real], parts.known[real], shifts[real.cpu()]))
         terms = {name: losses.critic_loss(*both) for name, both in zip(("critic_patch", "critic_whole"), zip(of_real, of_fake, strict=True), strict=True)}
-        return {**terms, "loss": terms["critic_patch"] + terms["critic_whole"]}
+        loss = terms["critic_patch"] + terms["critic_whole"]
+        if penalty:
+            patches = avg_pool2d((parts.S[real] > 0).to(x.dtype), 4).sum(dim=(1, 2, 3))
+            terms["slope"] = losses.slope(of_real[0], x, patches) + losses.slope(of_real[1], x, torch.ones_like(patches))
+            loss = loss + 0.5 * penalty * terms["slope"]
+        return {**terms, "loss": loss}
 
     def _generator_terms(self, batch: LesionBatch, x_sub: Image, parts: Parts, streams: Streams, *, judged: bool) -> dict[str, Tensor]:
         """`judged`: the critic's word, what is held of r_0 and how far two draws lie apart; else L1 to r_0. The others are logged."""

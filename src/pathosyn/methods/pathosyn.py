@@ -110,7 +110,8 @@ class PathoSyn(Framework):
     def begin(self, stage: str, batches: Iterable[LesionBatch]) -> dict[str, Any]:
         """Before eps_theta learns: the statistics of r_0 (`scale.measure`); before the coarse form is learned, what the lesions look like."""
         found = scale.measure(self, stage, batches)
-        return found | (appearance.remember(self, batches) if self.looking and stage == "structure" else {})
+        needed = stage == "structure" or (stage in ("deviation", "sharpen") and self.looking and not appearance.remembered(self))
+        return found | (appearance.remember(self, batches) if self.looking and needed else {})
 
     def losses(self, batch: LesionBatch, *, player: str, rng: Sequence[torch.Generator]) -> dict[str, Tensor]:
         """Alg. 1 on one batch. `sub`: Eq. 3. `eps`: Eqs. 9 and 13 with f_sub fixed. `both`: Eq. 15. `coarse`: Eq. 9 on the coarse deviation.
@@ -149,7 +150,7 @@ class PathoSyn(Framework):
         `look` (B, K) is what it is to look like (`appearance.drawn`), None leaves that to the network."""
         parts, calls = self.parts(batch), len(self._times(steps))
         if self.coarse is not None:
-            return self.last_call(batch, x_sub, self.draw_form(batch, x_sub, noise, look=look, steps=steps), lambda k: noise(calls + k))
+            return self.last_call(batch, x_sub, self.draw_form(batch, x_sub, noise, look=look, steps=steps), lambda k: noise(calls + k), look=look)
         white = noise(calls + 1)[:, :1] if self.config.method.grain else None
         seen = coarse.seen(self, self.condition(batch.x, x_sub, batch.m, parts), batch.x, parts, white)
         return self.from_scaled(self._sample(self.eps, seen, parts.support, noise, parts.known, self.bound(), steps))
@@ -175,11 +176,13 @@ class PathoSyn(Framework):
         return appearance.held(self, form, look, batch, parts) if self.config.method.hold and look is not None else form
 
     @torch.no_grad()
-    def last_call(self, batch: LesionBatch, x_sub: Image, form: Image, noise: Callable[[int], Image]) -> Image:
-        """A deviation in normalised units from its coarse form: one call of eps_theta at t = `level`. Noise 0 goes on the form, 1 makes the grain."""
+    def last_call(self, batch: LesionBatch, x_sub: Image, form: Image, noise: Callable[[int], Image], *, look: Tensor | None = None) -> Image:
+        """A deviation in normalised units from its coarse form: one call of eps_theta at t = `level`. Noise 0 goes on the form, 1 makes the grain; `look` as
+        `draw` takes it."""
         method, parts, there = self.config.method, self.parts(batch), coarse.there(self, self.parts(batch))
         white = noise(1)[:, :1] if method.grain else None
-        seen = coarse.seen(self, self.condition(batch.x, x_sub, batch.m, parts), batch.x, parts, white, form=form, there=there)
+        shared = appearance.shared(self, look, batch.present)
+        seen = coarse.seen(self, self.condition(batch.x, x_sub, batch.m, parts), batch.x, parts, white, form=form, there=there, shared=shared)
         t = torch.full((len(form),), method.level, device=form.device)
         start = decomposition.refine(coarse.means(self, form, batch, x_sub, parts), there, parts.support, method.coarse)
         r_t = diffusion.diffuse(start, t, noise(0) * parts.known, parts.support * parts.known, self.schedule)

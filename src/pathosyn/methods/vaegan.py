@@ -25,7 +25,7 @@ from pathosyn.coding import CELL, Coded, Coding
 from pathosyn.config import Config
 from pathosyn.framework import Parts
 from pathosyn.protocol import Stage
-from pathosyn.types import Controls, Image, LesionBatch, Synthesis
+from pathosyn.types import Controls, Image, LesionBatch, Mask, Synthesis
 
 
 class VaeGan(Coding):
@@ -66,10 +66,11 @@ class VaeGan(Coding):
             return {**terms, "loss": terms["sub"]}
         with torch.set_grad_enabled(player != "critic" and torch.is_grad_enabled()):
             coded = self.coded(batch, parts, x_sub)
-            r_hat = self.decoded(coded.sample(self._noise(batch, rng)), coded.condition, parts)
+            code, white = coded.sample(self._noise(batch, rng)), self._white(batch, rng)
+            r_hat = self.decoded(code, coded.condition, batch.x, parts, white)
             made = [self.window(batch, parts, x_sub, r_hat)]
             if player != "vae":
-                drawn = self.decoded(self._noise(batch, rng) * coded.cells, coded.condition, parts)
+                drawn = self.decoded(self._noise(batch, rng) * coded.cells, coded.condition, batch.x, parts, white)
                 made.append(self.window(batch, parts, x_sub, drawn))
         if player == "critic":
             return self._critic_terms(batch, parts, coded, made, rng)
@@ -108,12 +109,18 @@ class VaeGan(Coding):
         return {**terms, "loss": loss + settings.kl * (nats - settings.free).clamp(min=0.0).mean()}
 
     def _critic_terms(self, batch: LesionBatch, parts: Parts, coded: Coded, made: Sequence[Image], streams: Sequence[torch.Generator]) -> dict[str, Tensor]:
-        """The hinge loss: real windows against reconstructions and draws, half each."""
-        (real, *fakes), inside = self._scores([batch.x, *made], batch, parts, coded, streams)
+        """The hinge loss: real windows against reconstructions and draws, half each; and what `r1` makes of the critic's slope at real windows."""
+        penalty = self.config.compared.vaegan.r1
+        x = batch.x.detach().requires_grad_(penalty > 0)
+        (real, *fakes), inside = self._scores([x, *made], batch, parts, coded, streams)
         terms = {"critic_real": losses.masked_mean((1.0 - real).clamp(min=0.0), inside)}
         for name, fake in zip(("critic_rec", "critic_drawn"), fakes, strict=True):
             terms[name] = losses.masked_mean((1.0 + fake).clamp(min=0.0), inside)
-        return {**terms, "loss": terms["critic_real"] + 0.5 * (terms["critic_rec"] + terms["critic_drawn"])}
+        loss = terms["critic_real"] + 0.5 * (terms["critic_rec"] + terms["critic_drawn"])
+        if penalty:
+            terms["slope"] = losses.slope(real * inside, x, inside.sum(dim=(1, 2, 3)))
+            loss = loss + 0.5 * penalty * terms["slope"]
+        return {**terms, "loss": loss}
 
     def _scores(
         self, windows: Sequence[Image], batch: LesionBatch, parts: Parts, coded: Coded, streams: Sequence[torch.Generator]
@@ -133,6 +140,10 @@ class VaeGan(Coding):
         height, width = (side // CELL for side in batch.x.shape[2:])
         return rng.normal(streams, (self.config.compared.vaegan.latent, height, width)).to(batch.x.device)
 
+    def _white(self, batch: LesionBatch, streams: Sequence[torch.Generator]) -> Mask:
+        """N(0, 1) at each pixel, of which D_r's grain is made."""
+        return rng.normal(streams, (1, *batch.x.shape[2:])).to(batch.x.device)
+
     def window(self, batch: LesionBatch, parts: Parts, x_sub: Image, r: Image) -> Image:
         """The window with r (scaled) on its support in the place of its own deviation."""
         r = self.from_scaled(diffusion.project(r, parts.support))
@@ -146,8 +157,10 @@ class VaeGan(Coding):
         parts = self.parts(batch)
         x_sub = self.substrate(batch.x, parts.support, parts.known)
         condition = self.condition(batch.x, x_sub, batch.m, parts)
-        code = self._noise(batch, self.streams(batch, controls.seed)) * self.cells(parts)
-        return self.composed(batch, x_sub, self.finished(self.decoded(code, condition, parts), parts), controls)
+        streams = self.streams(batch, controls.seed)
+        code = self._noise(batch, streams) * self.cells(parts)
+        r = self.decoded(code, condition, batch.x, parts, self._white(batch, streams))
+        return self.composed(batch, x_sub, self.finished(r, parts), controls)
 
     @torch.no_grad()
     def reconstruct(self, batch: LesionBatch) -> Synthesis:
@@ -155,5 +168,7 @@ class VaeGan(Coding):
         parts = self.parts(batch)
         x_sub = self.substrate(batch.x, parts.support, parts.known)
         coded = self.coded(batch, parts, x_sub)
-        r = self.decoded(coded.mean * coded.cells, coded.condition, parts)
-        return self.composed(batch, x_sub, self.finished(r, parts), Controls())
+        controls = Controls()
+        white = self._white(batch, self.streams(batch, controls.seed))
+        r = self.decoded(coded.mean * coded.cells, coded.condition, batch.x, parts, white)
+        return self.composed(batch, x_sub, self.finished(r, parts), controls)

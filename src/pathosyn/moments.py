@@ -1,0 +1,62 @@
+"""Covariances over the channels of a field: what they share, and the linear map from one covariance to another.
+
+Pure functions of fields (B, C, H, W) and of matrices (B, C, C).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+
+import torch
+from torch import Tensor
+
+from pathosyn.types import Image, Mask
+
+EVEN = 0.02
+"""Units of the fields: spreads below it are taken for chance."""
+QUIET = 1e-6
+"""A variance below it has no correlation."""
+
+
+def pairs(channels: int) -> Sequence[tuple[int, int]]:
+    """In the order in which correlations are listed."""
+    return list(combinations(range(channels), 2))
+
+
+def covariance(field: Image, where: Mask) -> Tensor:
+    """(B, C, C) over the pixels of `where` (B, 1, H, W), about each channel's mean there."""
+    size = where.sum(dim=(2, 3), keepdim=True).clamp(min=1.0)
+    apart = (field - (field * where).sum(dim=(2, 3), keepdim=True) / size) * where
+    return torch.einsum("bihw,bjhw->bij", apart, apart) / size[:, :, :, 0]
+
+
+def correlations(field: Image, where: Mask) -> Tensor:
+    """(B, C(C - 1)/2) on `where`, pair by pair; 0 where a channel is the same throughout."""
+    found = covariance(field.float(), where)
+    spread = found.diagonal(dim1=1, dim2=2)
+    listed = [found[:, a, b] * (spread[:, a] * spread[:, b]).clamp(min=QUIET**2).rsqrt() for a, b in pairs(field.shape[1])]
+    return torch.stack(listed, dim=1) if listed else found.new_zeros(len(found), 0)
+
+
+def matrix(listed: Tensor, channels: int) -> Tensor:
+    """The correlation matrix (B, C, C) of `correlations`; what lies beyond ±1 is held there."""
+    made = torch.eye(channels, device=listed.device, dtype=listed.dtype).repeat(len(listed), 1, 1)
+    for k, (a, b) in enumerate(pairs(channels)):
+        made[:, a, b] = made[:, b, a] = listed[:, k].clamp(-1.0, 1.0)
+    return made
+
+
+def transport(source: Tensor, target: Tensor) -> Tensor:
+    """(B, C, C): A^-½ (A^½ B A^½)^½ A^-½, which takes covariance A to B with the least movement (Monge-Kantorovich; Pitié and Kokaram 2007). EVEN² is added
+    to both: a lesion of one cell has no covariance of its own."""
+    even = EVEN**2 * torch.eye(source.shape[-1], device=source.device, dtype=torch.float64)
+    a, b = source.double() + even, target.double() + even
+    half, back = _power(a, 0.5), _power(a, -0.5)
+    return (back @ _power(half @ b @ half, 0.5) @ back).float()
+
+
+def _power(symmetric: Tensor, exponent: float) -> Tensor:
+    """Eigenvalues are held at EVEN⁴, since correlations that were drawn apart may not belong to any covariance."""
+    values, vectors = torch.linalg.eigh(symmetric)
+    return vectors @ (values.clamp(min=EVEN**4) ** exponent).diag_embed() @ vectors.transpose(-1, -2)
