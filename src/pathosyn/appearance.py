@@ -264,4 +264,4 @@ def drawn(model: PathoSyn, areas: Tensor, present: Flags, around: Tensor | None,
     moved = (weight @ looks[mine] + SMOOTH * spread * torch.randn(looks.shape[1], generator=stream)) / (1.0 + SMOOTH**2) ** 0.5
     if attuned(model) and around is not None:
         moved = moved + surroundings.told(model, around[None].to(model.looks.device)).cpu()
-    return (plain(model, moved.to(model.looks.device)) * _known(model, present[None]).to(model.looks.device))
+    return plain(model, moved.to(model.looks.device)) * _known(model, present[None]).to(model.looks.device)

@@ -80,7 +80,7 @@ def _without_encoder(where: str | Path, found: str) -> InputError:
 
 
 def grown(weight: torch.Tensor, shape: torch.Size) -> torch.Tensor:
-    """A first layer that now sees more channels, its weights on the new ones 0: at first nothing changes. And statistics of more numbers, the new ones unknown."""
+    """A first layer that now sees more channels, its weights on the new ones 0: at first nothing changes. Or statistics of more numbers, the new ones 0."""
     if weight.shape == shape:
         return weight
     wider = weight.new_zeros(shape)

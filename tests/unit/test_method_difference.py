@@ -172,7 +172,7 @@ def test_the_critic_compares_lesions_with_draws_and_draws_on_healthy_tissue(meth
     scored = zip(original(real, m, S, flags), original(*seen[0]), strict=True)
     patch, whole = (losses.critic_loss(of_real, of_fake).item() for of_real, of_fake in scored)
     x = real.clone().requires_grad_()
-    patches, wholes = original(x, m, S, flags)
+    patches, wholes = original(x * flags, m, S, flags)
     slopes = [torch.autograd.grad(score.sum(), x, retain_graph=True)[0].square().sum(dim=(1, 2, 3)) for score in (patches, wholes)]
     slope = (slopes[0] / avg_pool2d((S > 0).float(), 4).sum(dim=(1, 2, 3)) + slopes[1]).mean().item()
     found = [terms[k].item() for k in ("critic_patch", "critic_whole", "slope", "loss")]

@@ -95,7 +95,8 @@ def test_what_it_lends_back_and_goes_on_with(vaegan: Path, latent: Any, tmp_path
     back = beginning(config(), tmp_path / "w.safetensors").state_dict()
     assert all(torch.equal(value, back[name]) for name, value in load(vaegan).any_method.state_dict().items())
     kept = going_on(replace(latent.config, method=replace(latent.config.method, grain=False)), config("pathosyn", context="outside")).method
-    assert (kept.space, kept.context, kept.grain) == ("latent", "blend", False) and going_on(config("pathosyn"), config("pathosyn", context="outside")).method.context == "outside"
+    assert (kept.space, kept.context, kept.grain) == ("latent", "blend", False)
+    assert going_on(config("pathosyn"), config("pathosyn", context="outside")).method.context == "outside"
 
 
 def test_a_method_without_codes_lends_no_settings_of_one(tmp_path: Path) -> None:

@@ -235,7 +235,7 @@ def test_grain_is_mixed_until_its_contrasts_share_what_is_asked() -> None:
 
 
 def test_how_far_apart_what_is_shared_lies() -> None:
-    """0 for the same image, 2 for one contrast turned over where both are the same, half of that where the other half of the batch has no lesion to speak of."""
+    """0 for the same image, 2 for one contrast turned over where both are the same, half of that where the other sample has no lesion to speak of."""
     x = torch.randn(2, 1, 32, 32, generator=torch.Generator().manual_seed(4)).repeat(1, 2, 1, 1)
     m = torch.zeros(2, 1, 32, 32)
     m[..., 8:24, 8:24] = 1.0
