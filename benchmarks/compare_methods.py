@@ -58,7 +58,7 @@ class Row:
 
 
 ROWS = {
-    "vaegan": Row("vaegan", "f_sub"),
+    "vaegan": Row("vaegan", "f_sub", longer=4 / 3),
     "pathosyn": Row("pathosyn", "vaegan"),  # f_sub alone: what it lends is the same network
     "latent": Row("pathosyn", "vaegan", {"space": "latent"}),
     "difference-gan": Row("difference-gan", "f_sub", compared={"difference": {"anchor": 4.0}}, longer=5 / 9),
