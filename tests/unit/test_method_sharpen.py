@@ -214,7 +214,8 @@ def test_a_drawn_form_takes_the_real_ones_place_and_is_kept_over_squares_of_four
 ) -> None:
     """With a form of a known height: nothing of the real deviation is asked for, pixel by pixel or cell by cell, and an estimate that waves within 16 × 16
     pixels about that height has nothing to lose, wherever these squares lie."""
-    monkeypatch.setattr(alg1, "_shifts", lambda streams, size=8: torch.tensor([moved]).expand(len(streams), 2))
+    sizes: list[int] = []
+    monkeypatch.setattr(alg1, "_shifts", lambda streams, size: (sizes.append(size), torch.tensor([moved]).expand(len(streams), 2))[1])
     method, batch = make_method(default(), drawn_forms=1.0, cells="deviation", roughness=False, appearance=False), batch_of()
     monkeypatch.setattr(method, "draw_form", lambda given, *_, **__: torch.full((3, 2, 8, 8), 0.3))
     y, x = torch.meshgrid(torch.arange(32), torch.arange(32), indexing="ij")
@@ -224,6 +225,9 @@ def test_a_drawn_form_takes_the_real_ones_place_and_is_kept_over_squares_of_four
         monkeypatch.setattr(method, "estimate", lambda network, r, condition, t, at=height: ((at + waves).expand_as(r), (at + waves).expand_as(r)))
         terms = method.losses(whole, player="sharp", rng=streams())
         assert terms["low"].item() == pytest.approx(lost, abs=1e-5) and terms["diff"].item() == 0.0 and terms["patches"].item() > 0
+    assert set(sizes) == {16}
+    monkeypatch.setattr(method, "estimate", lambda network, r, condition, t: (torch.full_like(r, 0.8),) * 2)
+    assert method.losses(batch, player="sharp", rng=streams())["low"].item() == pytest.approx(0.5, abs=1e-4), "the support moves along"
 
 
 def test_the_squares_lie_elsewhere_at_each_step() -> None:

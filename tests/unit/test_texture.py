@@ -247,7 +247,14 @@ def test_how_far_apart_what_is_shared_lies() -> None:
     coarse = torch.nn.functional.interpolate(x[:, :, ::3, ::3], size=32, mode="bilinear")
     coarse[:, 1] *= -1.0
     fine, next_one = (texture.shared(coarse, m, radius=radius)[0, 0] for radius in (1, 3))
-    assert fine < -0.99 and next_one < -0.99, "both details count"
+    assert fine < -0.99 and next_one < -0.99
+    y = torch.arange(32.0).view(1, 1, 32, 1).expand(2, 1, 32, 32)
+    quick, slow = x[:, :1], 2.0 * torch.sin(y)
+    alike, unlike = torch.cat([quick + slow, quick + slow], dim=1), torch.cat([quick + slow, quick - slow], dim=1)
+    apart = [(texture.shared(unlike, m, radius=radius) - 1.0).abs()[0].item() for radius in (1, 3)]
+    m[1] = m[0]
+    wanted = sum((texture.shared(unlike, m, radius=radius) - 1.0).abs().mean().item() for radius in (1, 3)) / 2
+    assert apart[1] > 2 * apart[0] and float(texture.shared_distance(unlike, alike, m)) == pytest.approx(wanted, abs=1e-4), "both details count"
 
 
 @pytest.mark.parametrize("share", [0.0, 0.6, 1.0])
