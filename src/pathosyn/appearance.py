@@ -243,9 +243,8 @@ def drawn(model: PathoSyn, areas: Tensor, present: Flags, around: Tensor | None,
     """(n, K): the appearance of a new lesion in its n windows with `areas` (n,) pixels of lesion each, `present` (C,), in a scan with the surroundings
     `around` (N,), where the method asks for them; None where no appearance is known.
 
-    One training lesion that has the contrasts is chosen, the likelier the nearer its largest slice is in area to the largest window; where there is one window
-    alone, the nearer any of its slices is. Each window takes the mean over that lesion's slices, weighed by how near they are in area; and the whole is moved
-    a little, the same for all windows (a smoothed bootstrap: Silverman and Young 1987)."""
+    One training lesion that has the contrasts is chosen, the likelier the nearer its largest slice is in area; each window takes the mean over that lesion's
+    slices, weighed by how near they are in area; and the whole is moved a little, the same for all windows (a smoothed bootstrap: Silverman and Young 1987)."""
     looks, of = model.looks.cpu(), model.looks_of.cpu()
     looks, of = looks[of[:, 1] > 0], of[of[:, 1] > 0]
     if not len(of):
@@ -255,12 +254,10 @@ def drawn(model: PathoSyn, areas: Tensor, present: Flags, around: Tensor | None,
     looks, of = looks[lacking == lacking.min()], of[lacking == lacking.min()]
     areas, log_area = areas.cpu().float().clamp(min=1.0).log(), of[:, 1].log()
     subjects = of[:, 0].unique()
-    # Of a window that is drawn alone it is not known how large the lesion is elsewhere: any slice of a training lesion may be its like.
-    slices = [log_area[of[:, 0] == s] for s in subjects]
-    apart = torch.stack([(areas[0] - mine).abs().min() if len(areas) == 1 else areas.max() - mine.max() for mine in slices])
+    largest = torch.stack([log_area[of[:, 0] == s].max() for s in subjects])
     # A Gumbel variate for each subject of the training: windows of one scan that are drawn apart then mostly take the same.
     gumbel = -(-torch.rand(int(of[:, 0].max()) + 1, generator=stream, dtype=torch.float64).clamp(min=1e-12).log()).log()
-    score = -0.5 * (apart / NEAR_LARGEST) ** 2 + gumbel[subjects.long()]
+    score = -0.5 * ((areas.max() - largest) / NEAR_LARGEST) ** 2 + gumbel[subjects.long()]
     mine = of[:, 0] == subjects[score.argmax()]
     weight = (-0.5 * ((areas[:, None] - log_area[mine][None]) / NEAR_SLICE) ** 2).softmax(dim=1)
     spread = looks.std(dim=0, correction=0) if attuned(model) or model.config.method.fisher_z else torch.ones(looks.shape[1])

@@ -167,15 +167,6 @@ def test_lesions_of_such_a_size_are_likelier(method: PathoSyn, monkeypatch: pyte
     assert share == pytest.approx(1 / (1 + np.exp(-0.5)), abs=0.03)
 
 
-def test_a_window_alone_may_be_a_slice_of_a_larger_lesion(method: PathoSyn, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As likely as of one that has no larger slice; of several windows the largest is known."""
-    monkeypatch.setattr(appearance, "SMOOTH", 0.0)
-    remembering(method, [(0, 400, (1, 1), 1.0), (0, 100, (1, 1), 1.0), (1, 100, (1, 1), -1.0)])
-    alone, several = (float((draws(method, areas, count=1000)[:, 0, 0] > 0).float().mean()) for areas in ([100.0], [100.0, 90.0]))
-    odds = np.exp(-0.5 * (np.log(4) / appearance.NEAR_LARGEST) ** 2)
-    assert alone == pytest.approx(0.5, abs=0.05) and several == pytest.approx(odds / (1 + odds), abs=0.02)
-
-
 def test_a_lesion_without_the_contrasts_is_the_last_resort(method: PathoSyn, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(appearance, "SMOOTH", 0.0)
     remembering(method, [(0, 100, (1, 1), 1.0), (1, 100, (1, 0), 2.0)])
