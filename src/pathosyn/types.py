@@ -52,6 +52,8 @@ class LesionBatch:
     z: Sequence[int]
     x_sub: Image | None = None
     """f_sub's answer, where a frozen f_sub gave it beforehand (`Slices.filled`)."""
+    largest: Float[Array, "B"] | None = None
+    """Pixels of lesion in the largest window of the same subject, where more is known than this window (`Slices.lesion`)."""
 
     @property
     def D(self) -> Mask:  # noqa: N802 - the paper's letter

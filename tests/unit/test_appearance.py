@@ -195,6 +195,18 @@ def test_a_draw_is_keyed_by_seed_and_subject(method: PathoSyn, batch_of: Batches
     assert torch.equal(one, again) and torch.equal(one[0], one[1]) and not torch.equal(one[0], one[2]) and not torch.equal(one, other)
 
 
+def test_a_lesions_end_looks_like_the_end_of_a_lesion_as_large(method: PathoSyn, batch_of: Batches, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it is known how large the subject's lesion is elsewhere; else the window is taken for its largest."""
+    monkeypatch.setattr(appearance, "SMOOTH", 0.0)
+    batch = batch_of()
+    area = float(batch.m[0].sum())
+    remembering(method, [(0, 8 * area, (1, 1), 3.0), (0, area, (1, 1), 1.0), (1, area, (1, 1), -1.0)])
+    for largest, sign in ((None, -1.0), (torch.full((3,), 8 * area), 1.0)):
+        looks = [method.look(replace(batch, largest=largest), seed) for seed in range(50)]
+        found = [float(look[0, 0]) for look in looks if look is not None]
+        assert len(found) == 50 and np.median(found) == pytest.approx(sign, abs=0.01), "and its slice of that area, not its largest"
+
+
 def test_what_is_told_moves_the_draw(method: PathoSyn, batch_of: Batches) -> None:
     batch = batch_of()
     noise = [rng.normal([rng.generator(k)] * 3, (2, 32, 32)) for k in range(4)]

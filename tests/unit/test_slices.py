@@ -77,6 +77,8 @@ def test_lesion_windows_are_the_stored_pixels(path: Path) -> None:
             assert torch.equal(batch.x[0], torch.from_numpy(cut(group["image"][z], window).astype(np.float32)))
             assert torch.equal(batch.m[0, 0], torch.from_numpy((cut(group["seg"][z], window, mode="zero") > 0).astype(np.float32)))
             assert batch.m.sum() == pixels
+            of_subject = [int(other["lesion_pixels"]) for other in slices.windows if other["subject"] == number]
+            assert batch.largest is not None and batch.largest.tolist() == [max(of_subject)]
             blend = np.zeros(group["seg"].shape, np.float32)
             blend.reshape(-1)[group["support_index"][()]] = group["support_blend"]
             assert torch.equal(batch.S[0, 0], torch.from_numpy(cut(blend[z], window, mode="zero")))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -38,6 +38,13 @@ def whole_slices(windows: np.ndarray, shapes: Sequence[tuple[int, int]], side: i
         pixels = windows["lesion_pixels"][(windows["subject"] == subject) & (windows["z"] == z)].sum()
         found.append((subject, z, (height - side) // 2, (width - side) // 2, side, pixels))
     return np.array(found, ROW)
+
+
+def with_largest(batch: LesionBatch, pixels: Sequence[int]) -> LesionBatch:
+    """The batch with what is known of each subject's largest window."""
+    import torch
+
+    return replace(batch, largest=torch.tensor(pixels, dtype=torch.float32))
 
 
 def collated(samples: Sequence[Sample], changes: Sequence[Change] | None, *, names: Sequence[str], present: np.ndarray, filled: bool) -> LesionBatch:

@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 
 from pathosyn.data import holes
-from pathosyn.data.batching import COLUMNS, ROW, Change, Sample, collated, whole_slices
+from pathosyn.data.batching import COLUMNS, ROW, Change, Sample, collated, whole_slices, with_largest
 from pathosyn.data.mapped import Mapped, mapped
 from pathosyn.data.store import Header, read_header
 from pathosyn.data.windows import Window, cut
@@ -150,7 +150,9 @@ class Slices:
         """The lesion windows with these row numbers of `windows`, all of one side. ValueError if their sides differ."""
         if len(set(self.windows["side"][np.asarray(indices)].tolist())) != 1:
             raise ValueError("a batch has windows of one side length")
-        return self._collated([self._lesion(int(row)) for row in indices])
+        batch = self._collated([self._lesion(int(row)) for row in indices])
+        subjects, pixels = self.windows["subject"], self.windows["lesion_pixels"]
+        return with_largest(batch, [pixels[subjects == subjects[row]].max() for row in indices])
 
     def fills(self, fill: Callable[[LesionBatch], Any], *, batch_pixels: int, rank: int = 0, world_size: int = 1) -> dict[int, np.ndarray]:
         """`fill(batch)` (B, C, side, side) of each window, on its support: by row (C, pixels) float16. Of `world_size` processes, the batches of `rank`."""

@@ -214,8 +214,10 @@ class PathoSyn(Framework):
         keys = [rng.generator(seed, subject, "appearance") for subject in batch.subject]
         areas, attuned = appearance.pixels(batch), appearance.attuned(self)
         around = surroundings.numbers(batch.x, self.parts(batch).support, batch.present) if attuned else [None] * len(batch)
-        rows = [appearance.drawn(self, areas[b : b + 1], batch.present[b], around[b], key) for b, key in enumerate(keys)]
-        return torch.cat([row for row in rows if row is not None]) if rows[0] is not None else None
+        # The second row is the subject's largest window: whose looks are drawn depends on the whole lesion's size, not on that of its end.
+        sizes = torch.stack([areas, areas if batch.largest is None else batch.largest.to(areas)], dim=1)
+        rows = [appearance.drawn(self, sizes[b], batch.present[b], around[b], key) for b, key in enumerate(keys)]
+        return torch.stack([row[0] for row in rows if row is not None]) if rows[0] is not None else None
 
     @torch.no_grad()
     def synthesize(self, batch: LesionBatch, *, controls: Controls, steps: int | None = None) -> Synthesis:
