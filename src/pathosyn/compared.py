@@ -75,10 +75,6 @@ class Latent:
     """MaskDiff-Inpaint: outside the support the given slice itself, as for all other methods. False: the decoded slice everywhere."""
 
 
-LATENT_FREE = ("kl", "detail", "adversary", "air", "autoencoder_share", "adversary_share", "steps", "empty", "background", "resample", "paste")
-"""What may change between a training and one that starts from its weights: how to train and to draw, not what a code means."""
-
-
 @dataclass(frozen=True)
 class MetaAuto:
     """The metamorphic auto-encoder: a template, a diffeomorphism from one code and an additive appearance from another."""
@@ -172,3 +168,12 @@ class Compared:
     latent: Latent = field(default_factory=Latent)
     meta: MetaAuto = field(default_factory=MetaAuto)
     difference: DifferenceGan = field(default_factory=DifferenceGan)
+
+
+FREE = {
+    "vaegan": ("kl", "free", "adversary", "adversary_share", "r1"),
+    "latent": ("kl", "detail", "adversary", "air", "autoencoder_share", "adversary_share", "steps", "empty", "background", "resample", "paste"),
+    "meta": ("kl", "free", "smoothness", "anatomy"),
+    "difference": ("warm_up", "healthy", "adversary", "anchor", "r1", "seek", "apart"),
+}
+"""What may change between a training and one that starts from its weights: how to train and to draw, not what a code means."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from pathosyn.compared import LATENT_FREE, Compared
+from pathosyn import compared
+from pathosyn.compared import Compared
 from pathosyn.config import Config, Method
 
 FREE = (
@@ -53,7 +54,8 @@ def going_on(trained: Config, asked: Config) -> Config:
 
 def kept(trained: Compared, asked: Compared) -> Compared:
     """The settings of the compared methods under which weights were trained, but for what is free."""
-    return replace(trained, latent=replace(trained.latent, **{name: getattr(asked.latent, name) for name in LATENT_FREE}))
+    made = {of: replace(getattr(trained, of), **{name: getattr(getattr(asked, of), name) for name in free}) for of, free in compared.FREE.items()}
+    return replace(trained, **made)
 
 
 def chosen(method: Method, text: str) -> Method:

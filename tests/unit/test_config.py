@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from pathlib import Path
 
 import pytest
 
+from pathosyn import compared
+from pathosyn.compared import Compared, VaeGan
 from pathosyn.config import Config, Geometry, Method, Networks, Train, Weights, default, from_dict, paper, to_dict
 from pathosyn.reuse import FREE, MORE, chosen, going_on
 
@@ -45,6 +48,27 @@ def test_contrasts_geometry_and_networks_stay_and_the_training_is_new() -> None:
     found = going_on(TRAINED, ASKED)
     assert (found.contrasts, found.geometry, found.name) == (TRAINED.contrasts, TRAINED.geometry, TRAINED.name)
     assert found.networks == replace(TRAINED.networks, critic=(16, 16, 16)) and found.train == ASKED.train
+
+
+@pytest.mark.parametrize("of", compared.FREE)
+def test_of_the_other_methods_how_to_train_and_to_draw_is_as_asked(of: str) -> None:
+    trained, names = getattr(Compared(), of), [f.name for f in fields(getattr(Compared(), of))]
+    asked = replace(ASKED, compared=replace(Compared(), **{of: replace(trained, **dict.fromkeys(names, 77))}))
+    found = getattr(going_on(TRAINED, asked).compared, of)
+    free = set(compared.FREE[of])
+    assert free < set(names) and all(getattr(found, name) == (77 if name in free else getattr(trained, name)) for name in names)
+
+
+def test_flags_that_weights_override_are_named(tmp_path: Path) -> None:
+    from pathosyn.checkpoint import Provenance, save_weights
+    from pathosyn.cli.train import parse
+    from pathosyn.methods import build
+
+    config = Config(contrasts=("t1",), networks=Networks(sub=(8,) * 5, critic=(8,) * 3), name="vaegan", compared=Compared(vaegan=VaeGan(widths=(8,) * 5)))
+    save_weights(tmp_path / "w.safetensors", build(config), Provenance())
+    flags = ["--data", "d.h5", "--run", "r", "--method", "vaegan", "--from", str(tmp_path / "w.safetensors")]
+    assert parse([*flags, "--compared.vaegan.adversary-share", "0.9", "--compared.vaegan.r1", "0"]).ignored() == []
+    assert parse([*flags, "--compared.vaegan.latent", "3", "--m.fill"]).ignored() == ["--compared.vaegan.latent"]
 
 
 def test_going_on_as_before_changes_nothing() -> None:

@@ -12,7 +12,7 @@ import tyro
 
 from pathosyn.cli.limits import flag, outside
 from pathosyn.cli.sources import use_threads
-from pathosyn.compared import Compared
+from pathosyn.compared import FREE, Compared
 from pathosyn.config import Config, Method, Networks, Train, default, paper, scaled
 from pathosyn.errors import Fault, InputError
 from pathosyn.reuse import going_on
@@ -79,7 +79,8 @@ class TrainVerb:
         if not self.start_from or (trained := _trained(self.start_from)) is None or trained.name != self.method_name:
             return []
         kept = going_on(trained, dataclasses.replace(trained, method=self.m, networks=self.networks, compared=self.compared))
-        groups = (("m", self.m, kept.method), ("networks", self.networks, kept.networks), ("compared.latent", self.compared.latent, kept.compared.latent))
+        others = ((f"compared.{of}", getattr(self.compared, of), getattr(kept.compared, of)) for of in FREE)
+        groups = (("m", self.m, kept.method), ("networks", self.networks, kept.networks), *others)
         lost = [f"{name}.{f.name}" for name, asked, used in groups for f in dataclasses.fields(asked) if getattr(asked, f.name) != getattr(used, f.name)]
         if self.contrasts and self.contrasts != trained.contrasts:
             lost.append("contrasts")
