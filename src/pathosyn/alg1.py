@@ -55,7 +55,8 @@ def noised(model: PathoSyn, batch: LesionBatch, parts: Parts, x_sub: Image, stre
     if last or model.coarse:
         t = torch.full_like(t, method.level)
         form, there = coarse.form(model, r0, batch, x_sub, parts)
-        look = appearance.measure(model, form, batch, parts) if model.looking else None
+        # What is told is data: in joint training r_0 carries a gradient, which must not reach f_sub through the numbers that describe it.
+        look = appearance.measure(model, form.detach(), batch, parts) if model.looking else None
         if look is not None:
             shared = appearance.shared(model, appearance.taught(look, streams), batch.present)
         if last and method.drawn_forms:

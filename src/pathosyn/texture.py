@@ -165,7 +165,7 @@ def sharing(grain: Image, where: Mask, wanted: Tensor) -> Image:
     channels = grain.shape[1]
     mix = moments.transport(moments.matrix(now, channels), moments.matrix(torch.where(wanted.isfinite(), wanted, now), channels))
     strength = strength[:, :, None, None]
-    return torch.einsum("bij,bjhw->bihw", mix, grain / strength) * strength
+    return torch.einsum("bij,bjhw->bihw", mix.to(grain.dtype), grain / strength) * strength
 
 
 def missing_grain(f: Image, x: Image, support: Mask, white: Image) -> Image:

@@ -201,13 +201,13 @@ def test_run_folder_of_a_staged_run(straight: Path, prepared: Path) -> None:
 
 
 def test_total_is_the_weighted_sum_of_the_logged_terms(straight: Path, paper_straight: Path) -> None:
-    """Eq. 15 with each run's own λ's, on validation (where the terms are not averaged over steps), and the adversarial stage's three terms with theirs."""
+    """Eq. 15 with each run's own λ's, on validation (where the terms are not averaged over steps), and the last stage's terms with theirs."""
     for run, stage, step in ((straight, "deviation", "6"), (straight, "sharpen", "8"), (paper_straight, "joint", "8")):
         method = json.loads((run / "config.json").read_text())["config"]["method"]
         lam = method["weights"]
         row = {r["metric"]: float(r["value"]) for r in rows(run) if r["stage"] == stage and r["partition"] == "validation" and r["step"] == step}
         if stage == "sharpen":
-            total = method["adversary"] * row["adversary"] + method["low"] * row["low"] + method["patches"] * row["patches"] + method["anchor"] * row["diff"]
+            total = sum(method[name] * row[name] for name in ("adversary", "low", "patches", "shared")) + method["anchor"] * row["diff"]
             assert row["loss"] == pytest.approx(total, rel=1e-3)
             continue
         assert row["loss"] == pytest.approx(row.get("sub", 0.0) + lam["diff"] * row["diff"] + lam["dev"] * row["dev"] + lam["syn"] * row["syn"], rel=1e-3)

@@ -39,7 +39,7 @@ def make(*, train: Train | None = None, **settings: object) -> DifferenceGan:
 
 @pytest.fixture(scope="module")
 def _made() -> DifferenceGan:
-    return make(seek=1.0, apart=0.3, anchor=0.5)
+    return make(seek=1.0, apart=0.3, anchor=0.5, r1=1.0)
 
 
 @pytest.fixture
@@ -202,6 +202,7 @@ def test_the_generators_terms_are_weighed_as_the_settings_say(method: Difference
     assert 0 < terms["spread"] < 0.3
     assert terms["loss"] == pytest.approx(terms["adversary"] + 0.5 * terms["low"] + 0.3 - terms["spread"], rel=1e-4)
     plain = make()
+    assert "slope" not in plain.losses(batch_of(), player="critic", rng=streams())
     terms = {k: v.item() for k, v in plain.losses(batch_of(), player="difference", rng=streams()).items()}
     assert terms["loss"] == pytest.approx(terms["adversary"], rel=1e-5), "by default the critic's word alone"
 
