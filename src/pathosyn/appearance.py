@@ -214,8 +214,8 @@ def remember(model: PathoSyn, batches: Iterable[LesionBatch]) -> dict[str, Any]:
 
 
 def natural(model: PathoSyn, look: Tensor) -> Tensor:
-    """Looks (n, K) as they are averaged and varied: correlations as Fisher's z, of unit slope at the mean. Averaged as they are, correlations lose what is near
-    1: of lesions whose T1 and T1ce correlate with .95 hardly any came out above .9. Unchanged where the method says so."""
+    """Looks (n, K) as they are averaged and varied: correlations as Fisher's z, of unit slope at the mean: averaged as they are, they lose what is near 1.
+    Unchanged where the method says so."""
     mean, std, of = _correlations(model)
     z = ((look * std + mean).clamp(-NEAR_ONE, NEAR_ONE).atanh() - mean.atanh()) * (1.0 - mean.square()) / std
     return torch.where(of, z, look)
@@ -230,7 +230,8 @@ def plain(model: PathoSyn, look: Tensor) -> Tensor:
 def _correlations(model: PathoSyn) -> tuple[Tensor, Tensor, Tensor]:
     """Mean and spread of the looks, (K,), and which of them are correlations that become Fisher's z."""
     of = torch.zeros_like(model.look_mean, dtype=torch.bool)
-    of[2 * (3 if model.rough else 2) * len(model.config.contrasts) :] = model.config.method.fisher_z
+    contrasts = len(model.config.contrasts)
+    of[count(contrasts, rough=model.rough) - len(moments.pairs(contrasts)) :] = model.config.method.fisher_z
     return model.look_mean.clamp(-NEAR_ONE, NEAR_ONE), model.look_std.clamp(min=1e-3), of
 
 
@@ -260,8 +261,7 @@ def drawn(model: PathoSyn, areas: Tensor, present: Flags, around: Tensor | None,
     score = -0.5 * ((areas.max() - largest) / NEAR_LARGEST) ** 2 + gumbel[subjects.long()]
     mine = of[:, 0] == subjects[score.argmax()]
     weight = (-0.5 * ((areas[:, None] - log_area[mine][None]) / NEAR_SLICE) ** 2).softmax(dim=1)
-    spread = looks.std(dim=0, correction=0) if attuned(model) or model.config.method.fisher_z else torch.ones(looks.shape[1])
-    moved = (weight @ looks[mine] + SMOOTH * spread * torch.randn(looks.shape[1], generator=stream)) / (1.0 + SMOOTH**2) ** 0.5
+    moved = (weight @ looks[mine] + SMOOTH * looks.std(dim=0, correction=0) * torch.randn(looks.shape[1], generator=stream)) / (1.0 + SMOOTH**2) ** 0.5
     if attuned(model) and around is not None:
         moved = moved + surroundings.told(model, around[None].to(model.looks.device)).cpu()
     return plain(model, moved.to(model.looks.device)) * _known(model, present[None]).to(model.looks.device)

@@ -33,17 +33,21 @@ def covariance(field: Image, where: Mask) -> Tensor:
 
 def correlations(field: Image, where: Mask) -> Tensor:
     """(B, C(C - 1)/2) on `where`, pair by pair; 0 where a channel is the same throughout."""
-    found = covariance(field.float(), where)
+    return listed(covariance(field.float(), where))
+
+
+def listed(found: Tensor) -> Tensor:
+    """`correlations` of a covariance (B, C, C)."""
     spread = found.diagonal(dim1=1, dim2=2)
-    listed = [found[:, a, b] * (spread[:, a] * spread[:, b]).clamp(min=QUIET**2).rsqrt() for a, b in pairs(field.shape[1])]
-    return torch.stack(listed, dim=1) if listed else found.new_zeros(len(found), 0)
+    made = [found[:, a, b] * (spread[:, a] * spread[:, b]).clamp(min=QUIET**2).rsqrt() for a, b in pairs(found.shape[1])]
+    return torch.stack(made, dim=1) if made else found.new_zeros(len(found), 0)
 
 
-def matrix(listed: Tensor, channels: int) -> Tensor:
+def matrix(found: Tensor, channels: int) -> Tensor:
     """The correlation matrix (B, C, C) of `correlations`; what lies beyond ±1 is held there."""
-    made = torch.eye(channels, device=listed.device, dtype=listed.dtype).repeat(len(listed), 1, 1)
+    made = torch.eye(channels, device=found.device, dtype=found.dtype).repeat(len(found), 1, 1)
     for k, (a, b) in enumerate(pairs(channels)):
-        made[:, a, b] = made[:, b, a] = listed[:, k].clamp(-1.0, 1.0)
+        made[:, a, b] = made[:, b, a] = found[:, k].clamp(-1.0, 1.0)
     return made
 
 

@@ -158,13 +158,10 @@ def shared_distance(drawn: Image, real: Image, m: Mask) -> Tensor:
 def sharing(grain: Image, where: Mask, wanted: Tensor) -> Image:
     """`grain` (B, C, H, W) mixed over its contrasts so that they share of the finest detail what is `wanted` (as `shared`) on `where`; each stays as strong.
     A sample whose `wanted` is NaN stays as it is."""
-    fine = grain - box_mean(grain, 1)
-    own = moments.covariance(fine, where)
-    strength = own.diagonal(dim1=1, dim2=2).clamp(min=moments.QUIET).sqrt()
-    now = moments.correlations(fine, where)
-    channels = grain.shape[1]
+    own, channels = moments.covariance(grain - box_mean(grain, 1), where), grain.shape[1]
+    now = moments.listed(own)
     mix = moments.transport(moments.matrix(now, channels), moments.matrix(torch.where(wanted.isfinite(), wanted, now), channels))
-    strength = strength[:, :, None, None]
+    strength = own.diagonal(dim1=1, dim2=2).clamp(min=moments.QUIET).sqrt()[:, :, None, None]
     return torch.einsum("bij,bjhw->bihw", mix.to(grain.dtype), grain / strength) * strength
 
 

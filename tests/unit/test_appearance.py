@@ -387,6 +387,13 @@ def test_what_contrasts_share_is_asked_for_in_its_own_units(method: PathoSyn, ba
     assert len(without.look_mean) == FORM and torch.equal(appearance.of_form(without, look[:, :FORM])[:2], look[:2, :FORM])
 
 
+@pytest.mark.parametrize(("stage", "measures"), [("substrate", False), ("structure", True), ("deviation", True), ("sharpen", True), ("joint", True)])
+def test_looks_are_measured_before_anything_is_told(stage: str, measures: bool, make_method: Maker, batch_of: Batches) -> None:
+    method = make_method(default())
+    method.begin(stage, [batch_of(4)])
+    assert appearance.remembered(method) is measures
+
+
 def test_weights_from_before_it_keep_their_units_and_measure_the_new_number(
     make_method: Maker, batch_of: Batches, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

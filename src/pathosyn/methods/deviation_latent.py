@@ -31,8 +31,8 @@ FARTHEST = 4.0
 FIELDS = 1000
 """Between the numbers of the noise fields from which one call draws: a field has a contrast's channels each, a code has more."""
 
-GRAIN = 999
-"""Of the noise field of which D_r's grain is made."""
+GRAIN = -1
+"""Number of the noise field of which D_r's grain is made: calls count from 0 up."""
 
 
 class LatentPathoSyn(Coding):

@@ -108,10 +108,11 @@ class PathoSyn(Framework):
     # -- training -------------------------------------------------------------------------------------------------------------------
 
     def begin(self, stage: str, batches: Iterable[LesionBatch]) -> dict[str, Any]:
-        """Before eps_theta learns: the statistics of r_0 (`scale.measure`); before the coarse form is learned, what the lesions look like."""
+        """Before eps_theta learns: the statistics of r_0 (`scale.measure`); before the coarse form is learned, and where it is not known, what the lesions
+        look like."""
         found = scale.measure(self, stage, batches)
-        needed = stage == "structure" or (stage in ("deviation", "sharpen") and self.looking and not appearance.remembered(self))
-        return found | (appearance.remember(self, batches) if self.looking and needed else {})
+        tells = self.looking and stage != "substrate"
+        return found | (appearance.remember(self, batches) if tells and (stage == "structure" or not appearance.remembered(self)) else {})
 
     def losses(self, batch: LesionBatch, *, player: str, rng: Sequence[torch.Generator]) -> dict[str, Tensor]:
         """Alg. 1 on one batch. `sub`: Eq. 3. `eps`: Eqs. 9 and 13 with f_sub fixed. `both`: Eq. 15. `coarse`: Eq. 9 on the coarse deviation.

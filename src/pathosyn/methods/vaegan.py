@@ -6,8 +6,9 @@ draw        code ~ N(0, I)
 
 f_sub, S, the units of r and the composition are PathoSyn's, and so are the losses on r: Eq. 15 with the squared error of r̂ in the place of Eq. 9. The paper
 gives the size of the code, the PatchGAN and λ_adv = 0.1. It leaves open the KL's weight, what E_r and D_r see besides, what the critic judges and when.
-Ours: both see what eps_theta sees; the critic judges reconstructions and draws from the prior, half each, from a second stage on. One scale, not the
-hierarchy of Gur et al., whose coarse scales are what S and f are here. Staged, also under `joint`: a code of a deviation that still moves codes nothing.
+Ours: both see what eps_theta sees, the grain D_r alone; the critic judges reconstructions and draws from the prior, half each, from a second stage on, and
+its slope at real windows is priced (R1). One scale, not the hierarchy of Gur et al., whose coarse scales are what S and f are here. Staged, also under
+`joint`: a code of a deviation that still moves codes nothing.
 """
 
 from __future__ import annotations
