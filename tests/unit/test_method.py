@@ -211,7 +211,8 @@ def test_values_of_a_missing_contrast_change_nothing(preset: str, tiny: Tiny, ba
 
 @pytest.mark.parametrize("joint", [False, True])
 def test_begin_measures_rms_and_extreme_on_the_support(joint: bool, make_method: Maker, batch_of: Batches, monkeypatch: pytest.MonkeyPatch) -> None:
-    method, batch = make_method(default(), clamp_quantile=1.0), batch_of(present=[[1, 1], [1, 0], [1, 1]])
+    # Looks, which are measured too, have f of each batch; this f is of all three windows.
+    method, batch = make_method(default(), clamp_quantile=1.0, appearance=not joint), batch_of(present=[[1, 1], [1, 0], [1, 1]])
     f = torch.randn(batch.x.shape, generator=torch.Generator().manual_seed(9))
     monkeypatch.setitem(method._modules, "sub", Fixed(f))
     logged = method.begin("joint" if joint else "deviation", [batch.shard(0, 2), batch.shard(1, 2)] if joint else [batch])
