@@ -9,7 +9,8 @@ memory     peak resident size of a process that runs the verb, on built-in data;
            bench_prepare.py)
 insert     two single-threaded processes against one: `--workers 2`, three lesions in each of eight phantoms. The written scans must be the same bytes
 train      the same (gloo) for a training of all stages, of phantoms or of --data, in networks and batches of --scale. A process draws its batches in a thread
-           beside the network's, so one keeps more than one core busy; how many is printed, for no more than two cores divided by that can be gained
+           beside the network's, so one keeps more than one core busy; how many is printed, for no more than two cores divided by that can be gained.
+           Beside it two trainings that share nothing, each of half the batch: what the machine and the smaller batches leave for two to gain
 
 For these two both cores should be idle; two processes gain 2.0 times at the most.
 
@@ -27,6 +28,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
+from typing import Literal
 
 import numpy as np
 import timing
@@ -34,6 +36,7 @@ import torch
 
 from pathosyn import volume
 from pathosyn.checkpoint import Loaded, load
+from pathosyn.config import scaled
 from pathosyn.data.masks import blend_map
 from pathosyn.data.phantom import make_phantoms
 from pathosyn.weights import find
@@ -134,30 +137,33 @@ def inserting_by_two(scratch: Path, rounds: int) -> None:
     print(f"insert, {len(subjects)} scans, 3 lesions each: one process {one:.1f} s, two {two:.1f} s: {one / two:.2f} times; same bytes: {same}")
 
 
-def training_by_two(scratch: Path, data: Path, scale: str, rounds: int) -> None:
+def training_by_two(scratch: Path, data: Path, scale: Literal["tiny", "small"], rounds: int) -> None:
     """Training by two single-threaded processes and by one."""
-    number = iter(range(1000))
+    number, pixels = iter(range(1000)), scaled(scale)[1].batch_pixels
     processor: dict[int, list[float]] = {}
 
-    def training(devices: int, steps: int) -> Callable[[], object]:
+    def training(way: str, steps: int) -> Callable[[], object]:
+        devices, apart = (1, 2) if way == "apart" else (int(way), 1)
+
         def run() -> None:
             flags = ["--scale", scale, "--threads", "1", "--device", "cpu", "--train.devices", str(devices), "--train.substrate-share", "0.2"]
-            where = ["--data", str(data), "--run", str(scratch / f"run-{next(number)}")]
+            flags += ["--train.validate-every", "100000", "--train.steps", str(steps), "--train.batch-pixels", str(pixels // apart)]
             before = timing.ended()
-            together([TOOL, "train", *where, *flags, "--train.validate-every", "100000", "--train.steps", str(steps)])
-            if devices == 1:
+            together(*([TOOL, "train", "--data", str(data), "--run", str(scratch / f"run-{next(number)}"), *flags] for _ in range(apart)))
+            if way == "1":
                 processor.setdefault(steps, []).append(timing.ended() - before)
 
         return run
 
     few, many = (60, 260) if scale == "tiny" else (20, 70)
-    spent = timing.alternated({f"{d} {n}": training(d, n) for d in (1, 2) for n in (few, many)}, rounds, warm=0)
-    first = {d: spent[f"{d} {few}"].clock for d in (1, 2)}
-    rate = {d: (many - few) / (spent[f"{d} {many}"].clock - first[d]) for d in (1, 2)}
-    print(f"train ({scale}), {few} steps with start-up: one process {first[1]:.1f} s, two {first[2]:.1f} s: {first[1] / first[2]:.2f} times")
+    spent = timing.alternated({f"{way} {n}": training(way, n) for way in ("1", "2", "apart") for n in (few, many)}, rounds, warm=0)
+    first = {way: spent[f"{way} {few}"].clock for way in ("1", "2", "apart")}
+    rate = {way: (many - few) / (spent[f"{way} {many}"].clock - first[way]) for way in first}
+    print(f"train ({scale}), {few} steps with start-up: one process {first['1']:.1f} s, two {first['2']:.1f} s: {first['1'] / first['2']:.2f} times")
     # Of one process only: the second one of two is not this one's to wait for, so its seconds are not known here.
-    busy = (median(processor[few]) - median(processor[many])) / (first[1] - spent[f"1 {many}"].clock)
-    print(f"train ({scale}), steps a second beyond them: one process {rate[1]:.2f}, two {rate[2]:.2f}: {rate[2] / rate[1]:.2f} times")
+    busy = (median(processor[few]) - median(processor[many])) / (first["1"] - spent[f"1 {many}"].clock)
+    print(f"train ({scale}), steps a second beyond them: one process {rate['1']:.2f}, two {rate['2']:.2f}: {rate['2'] / rate['1']:.2f} times")
+    print(f"train ({scale}), two that share nothing, half the batch each: {rate['apart']:.2f}: {rate['apart'] / rate['1']:.2f} times")
     print(f"train ({scale}), cores that the one process kept busy meanwhile: {busy:.2f}")
 
 

@@ -2,7 +2,7 @@
 
     python tools/remember_looks.py WEIGHTS --data slices.h5 --out NEW.safetensors
 
-What `pathosyn train` does when the stage `structure` begins (`appearance.remember`), on the same training subjects: refuses other ones.
+What `pathosyn train` does when the stage `structure` begins (`looks.remember`), on the same training subjects: refuses other ones.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
     old = load(find(given.weights))
-    asked = replace(old.config.method, attune=True, fisher_z=True)
+    asked = replace(old.config.method, attune=True, fisher_z=True, log_spreads=True)
     method = beginning(replace(old.config, method=asked), old.path).eval()
     slices = feed.training_slices(given.data, method.config)
     learned = set(old.provenance.subjects["train"])

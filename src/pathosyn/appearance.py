@@ -1,55 +1,39 @@
-"""What a lesion looks like, in a few numbers: measured on the coarse form of a real one, shown to the network that draws forms, and taken from the training
-lesions when a new one is drawn.
+"""What a lesion looks like, in a few numbers: measured on the coarse form of a real one, shown to the network that draws forms, and kept to by what it draws.
 
 Left to itself the network learns from a few dozen subjects how bright and how varied a lesion is in *this* scan, which the scan does not tell. Given it, it
-has to learn only how such a lesion lies in its mask; and what is given comes from the training lesions as a whole.
+has to learn only how such a lesion lies in its mask; and what is given comes from the training lesions as a whole (`looks`).
 
 Pure functions of a model and a batch's fields, as `coarse` is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from pathosyn import coarse, decomposition, moments, surroundings, texture
+from pathosyn import coarse, moments, texture
 from pathosyn.types import Flags, Image, LesionBatch
 
 if TYPE_CHECKING:
     from pathosyn.framework import Parts
     from pathosyn.methods.pathosyn import PathoSyn
 
-ROWS = 1024
-"""Lesion windows that a weight file remembers the appearance of, at the most."""
 BLUR = 0.1
 """Spread of what is added to a measured appearance in training, in units of its spread over the training lesions: no lesion is known by its numbers."""
 SILENT = 0.1
 """Probability that the network is not told."""
-NEAR_LARGEST, NEAR_SLICE = 0.5, 0.1
-"""Widths in log(area) of the kernels that choose a training lesion by its largest slice, and weigh that lesion's slices."""
-NEAR_ONE = 0.99
-"""Correlations are held within ± this before they become Fisher's z."""
-SMOOTH = 0.25
-"""Bandwidth of the smoothed bootstrap, in units of the spread over the training lesions."""
+ROUNDS = 6
+"""Of moving a drawn form: cells at the rim move only as far as they are lesion, so once is not enough."""
 
 
 def register(model: PathoSyn, contrasts: int) -> None:
-    """The model's buffers for all this, still empty."""
-    numbers, around = count(contrasts, rough=model.rough) + shared_count(model), surroundings.count(contrasts)
-    for name, shape in (("look_mean", (numbers,)), ("look_std", (numbers,)), ("looks", (ROWS, numbers)), ("looks_of", (ROWS, 2 + contrasts))):
-        model.register_buffer(name, torch.zeros(shape))
-    if attuned(model):
-        for name, shape in (("look_around_mean", (around,)), ("look_around_std", (around,)), ("look_map", (1 + around, numbers))):
-            model.register_buffer(name, torch.zeros(shape))
-
-
-def attuned(model: PathoSyn) -> bool:
-    """Whether the scan's healthy tissue has a say in what a lesion looks like."""
-    return model.config.method.attune and model.looking
+    """The model's buffers for the units of these numbers, still empty."""
+    for name in ("look_mean", "look_std"):
+        model.register_buffer(name, torch.zeros(count(contrasts, rough=model.rough) + shared_count(model)))
 
 
 def count(contrasts: int, *, rough: bool) -> int:
@@ -62,12 +46,6 @@ def shared_count(model: PathoSyn) -> int:
     return len(moments.pairs(len(model.config.contrasts))) if model.config.method.shared_grain else 0
 
 
-def remembered(model: PathoSyn) -> bool:
-    """Whether the training lesions' looks have been measured, all of them."""
-    several = shared_count(model)
-    return bool(model.looks_of.any()) and (not several or bool(model.look_std[-several:].any()))
-
-
 def of_form(model: PathoSyn, look: Tensor) -> Tensor:
     """The part of `look` (…, K) that tells of the form."""
     return look[..., : look.shape[-1] - shared_count(model)]
@@ -78,12 +56,13 @@ def measure(model: PathoSyn, form: Image, batch: LesionBatch, parts: Parts) -> T
     lesion: per contrast mean, standard deviation, cube root of the third central moment, and by how much the edge differs from the mean; per contrast mean
     and standard deviation of the roughness, where there is one; per pair of contrasts the correlation; and, of the lesion's pixels in `batch.x`, per pair
     of contrasts that of their finest detail (`texture.shared`). 0 where a contrast is missing."""
-    return (_all(model, form, batch, parts) - model.look_mean) / model.look_std.clamp(min=1e-3) * _known(model, batch.present)
+    return (raw(model, form, batch, parts) - model.look_mean) / model.look_std.clamp(min=1e-3) * known(model, batch.present)
 
 
-def _all(model: PathoSyn, form: Image, batch: LesionBatch, parts: Parts) -> Tensor:
-    raw = _raw(model, form, batch, parts)
-    return torch.cat([raw, texture.shared(batch.x * parts.known, batch.m)], dim=1) if shared_count(model) else raw
+def raw(model: PathoSyn, form: Image, batch: LesionBatch, parts: Parts) -> Tensor:
+    """`measure` in the numbers' own units, (B, K)."""
+    found = _raw(model, form, batch, parts)
+    return torch.cat([found, texture.shared(batch.x * parts.known, batch.m)], dim=1) if shared_count(model) else found
 
 
 def _raw(model: PathoSyn, form: Image, batch: LesionBatch, parts: Parts) -> Tensor:
@@ -103,7 +82,7 @@ def _raw(model: PathoSyn, form: Image, batch: LesionBatch, parts: Parts) -> Tens
     return torch.cat([mean, std, third.sign() * third.abs() ** (1 / 3), edge, *pairs], dim=1)
 
 
-def _known(model: PathoSyn, present: Flags) -> Tensor:
+def known(model: PathoSyn, present: Flags) -> Tensor:
     """(B, K): 1 on the numbers of contrasts that are there."""
     there = present.float()
     pairs = [there[:, a : a + 1] * there[:, b : b + 1] for a, b in moments.pairs(there.shape[1])]
@@ -118,7 +97,7 @@ def shared(model: PathoSyn, look: Tensor | None, present: Flags) -> Tensor | Non
     if look is None or not several:
         return None
     asked = look[:, -several:] * model.look_std[-several:] + model.look_mean[-several:]
-    return asked * _known(model, present)[:, -several:].to(asked.device)
+    return asked * known(model, present)[:, -several:].to(asked.device)
 
 
 def shown(model: PathoSyn, look: Tensor | None, batch: LesionBatch, parts: Parts) -> Image:
@@ -142,9 +121,12 @@ def taught(look: Tensor, streams: Sequence[torch.Generator]) -> Tensor:
 
 def held(model: PathoSyn, form: Image, look: Tensor, batch: LesionBatch, parts: Parts) -> Image:
     """A drawn form moved, on the lesion, to what was asked: by the linear map that brings the mean and the covariance over the contrasts of its cells to those
-    of `look` with the least movement (`moments.transport`), its roughness by contrast. Windows that were told nothing stay."""
+    of `look` with the least movement (`moments.transport`), its roughness by contrast; `ROUNDS` times. Windows that were told nothing stay."""
     with torch.autocast(form.device.type, enabled=False):
-        return _held(model, form.float(), look.float(), batch, parts).to(form.dtype)
+        moved = form.float()
+        for _ in range(ROUNDS):
+            moved = _held(model, moved, look.float(), batch, parts)
+        return moved.to(form.dtype)
 
 
 def _held(model: PathoSyn, form: Image, look: Tensor, batch: LesionBatch, parts: Parts) -> Image:
@@ -172,96 +154,3 @@ def _moments(raw: Tensor, contrasts: int, present: Flags) -> tuple[Tensor, Tenso
     correlation = moments.matrix(raw[:, 2 * (several + 1) * contrasts :], contrasts)
     own = std[:, :contrasts] * present
     return mean, correlation * own[:, :, None] * own[:, None, :], std[:, contrasts:]
-
-
-@torch.no_grad()
-def remember(model: PathoSyn, batches: Iterable[LesionBatch]) -> dict[str, Any]:
-    """Measure the appearance of at most `ROWS` training windows into the model's `looks`; their units, too, where they are not known yet. Where the method
-    attunes, what the surroundings tell is learned, and `looks` holds what they leave open."""
-    found: list[Tensor] = []
-    origin: list[Tensor] = []
-    around: list[Tensor] = []
-    number: dict[str, int] = {}
-    for batch in batches:
-        parts = model.parts(batch)
-        x_sub = model.substrate(batch.x, parts.support, parts.known) if batch.x_sub is None else batch.x_sub
-        form, _ = coarse.form(model, model.to_scaled(decomposition.deviation(batch.x, x_sub, parts.support * parts.known)), batch, x_sub, parts)
-        found.append(_all(model, form, batch, parts))
-        around.append(surroundings.numbers(batch.x, parts.support, batch.present))
-        subject = torch.tensor([number.setdefault(name, len(number)) for name in batch.subject], device=batch.x.device)
-        origin.append(torch.cat([subject[:, None], pixels(batch)[:, None], batch.present], dim=1).float())
-    raw, rows = torch.cat(found)[:ROWS], torch.cat(origin)[:ROWS]
-    known = _known(model, rows[:, 2:] > 0)
-    learned = {}
-    new = model.look_std == 0  # a training that goes on may know some of them
-    if bool(new.any()):
-        total = known.sum(dim=0).clamp(min=1.0)
-        mean = (raw * known).sum(dim=0) / total
-        std = ((raw - mean).square() * known).sum(dim=0).div(total).sqrt()
-        model.look_mean.copy_(torch.where(new, mean, model.look_mean))
-        model.look_std.copy_(torch.where(new, std, model.look_std))
-        learned = {"look_mean": model.look_mean.tolist(), "look_std": model.look_std.tolist()}
-    model.looks.zero_()
-    model.looks_of.zero_()
-    looks = natural(model, (raw - model.look_mean) / model.look_std.clamp(min=1e-3)) * known
-    if attuned(model):
-        beside = torch.cat(around)[:ROWS]
-        surroundings.learn(model, beside, looks, known, rows[:, 0])
-        looks = (looks - surroundings.told(model, beside)) * known
-    model.looks[: len(raw)] = looks
-    model.looks_of[: len(rows)] = rows
-    return learned
-
-
-def natural(model: PathoSyn, look: Tensor) -> Tensor:
-    """Looks (n, K) as they are averaged and varied: correlations as Fisher's z, of unit slope at the mean: averaged as they are, they lose what is near 1.
-    Unchanged where the method says so."""
-    mean, std, of = _correlations(model)
-    z = ((look * std + mean).clamp(-NEAR_ONE, NEAR_ONE).atanh() - mean.atanh()) * (1.0 - mean.square()) / std
-    return torch.where(of, z, look)
-
-
-def plain(model: PathoSyn, look: Tensor) -> Tensor:
-    """The inverse of `natural`, (n, K)."""
-    mean, std, of = _correlations(model)
-    return torch.where(of, ((mean.atanh() + look * std / (1.0 - mean.square())).tanh() - mean) / std, look)
-
-
-def _correlations(model: PathoSyn) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean and spread of the looks, (K,), and which of them are correlations that become Fisher's z."""
-    of = torch.zeros_like(model.look_mean, dtype=torch.bool)
-    contrasts = len(model.config.contrasts)
-    of[count(contrasts, rough=model.rough) - len(moments.pairs(contrasts)) :] = model.config.method.fisher_z
-    return model.look_mean.clamp(-NEAR_ONE, NEAR_ONE), model.look_std.clamp(min=1e-3), of
-
-
-def pixels(batch: LesionBatch) -> Tensor:
-    """(B,): pixels of the lesion."""
-    return (batch.m > 0).sum(dim=(1, 2, 3)).to(batch.x.device)
-
-
-def drawn(model: PathoSyn, areas: Tensor, present: Flags, around: Tensor | None, stream: torch.Generator) -> Tensor | None:
-    """(n, K): the appearance of a new lesion in its n windows with `areas` (n,) pixels of lesion each, `present` (C,), in a scan with the surroundings
-    `around` (N,), where the method asks for them; None where no appearance is known.
-
-    One training lesion that has the contrasts is chosen, the likelier the nearer its largest slice is in area; each window takes the mean over that lesion's
-    slices, weighed by how near they are in area; and the whole is moved a little, the same for all windows (a smoothed bootstrap: Silverman and Young 1987)."""
-    looks, of = model.looks.cpu(), model.looks_of.cpu()
-    looks, of = looks[of[:, 1] > 0], of[of[:, 1] > 0]
-    if not len(of):
-        return None
-    there = present.cpu().float()
-    lacking = (there - of[:, 2:]).clamp(min=0).sum(dim=1)
-    looks, of = looks[lacking == lacking.min()], of[lacking == lacking.min()]
-    areas, log_area = areas.cpu().float().clamp(min=1.0).log(), of[:, 1].log()
-    subjects = of[:, 0].unique()
-    largest = torch.stack([log_area[of[:, 0] == s].max() for s in subjects])
-    # A Gumbel variate for each subject of the training: windows of one scan that are drawn apart then mostly take the same.
-    gumbel = -(-torch.rand(int(of[:, 0].max()) + 1, generator=stream, dtype=torch.float64).clamp(min=1e-12).log()).log()
-    score = -0.5 * ((areas.max() - largest) / NEAR_LARGEST) ** 2 + gumbel[subjects.long()]
-    mine = of[:, 0] == subjects[score.argmax()]
-    weight = (-0.5 * ((areas[:, None] - log_area[mine][None]) / NEAR_SLICE) ** 2).softmax(dim=1)
-    moved = (weight @ looks[mine] + SMOOTH * looks.std(dim=0, correction=0) * torch.randn(looks.shape[1], generator=stream)) / (1.0 + SMOOTH**2) ** 0.5
-    if attuned(model) and around is not None:
-        moved = moved + surroundings.told(model, around[None].to(model.looks.device)).cpu()
-    return plain(model, moved.to(model.looks.device)) * _known(model, present[None]).to(model.looks.device)

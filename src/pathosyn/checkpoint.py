@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from pathosyn.protocol import Method
 
 FORMAT = "pathosyn-weights"
-VERSION = "10"
-_NINTH: dict[str, Any] = {"shared_grain": False, "shared": 0.0, "fisher_z": False}
+VERSION = "11"
+_TENTH: dict[str, Any] = {"log_spreads": False}
+_NINTH = _TENTH | {"shared_grain": False, "shared": 0.0, "fisher_z": False}
 _EIGHTH = _NINTH | {"drawn_forms": 0.0}
 _SEVENTH = _EIGHTH | {"space": "pixel"}
 _SIXTH = _SEVENTH | {"coarse_prediction": "v"}
@@ -27,7 +28,18 @@ _FOURTH = _FIFTH | {"gather": False, "attune": False}
 _THIRD = _FOURTH | {"appearance": False, "hold": False}
 _SECOND = _THIRD | {"grain": False, "roughness": False, "cells": "deviation", "patches": 0.0}
 _FIRST = _SECOND | {"times": "uniform", "context": "outside", "coarse": 1, "adversary": 0.0}
-BEFORE: dict[str, dict[str, Any]] = {"1": _FIRST, "2": _SECOND, "3": _THIRD, "4": _FOURTH, "5": _FIFTH, "6": _SIXTH, "7": _SEVENTH, "8": _EIGHTH, "9": _NINTH}
+BEFORE: dict[str, dict[str, Any]] = {
+    "1": _FIRST,
+    "2": _SECOND,
+    "3": _THIRD,
+    "4": _FOURTH,
+    "5": _FIFTH,
+    "6": _SIXTH,
+    "7": _SEVENTH,
+    "8": _EIGHTH,
+    "9": _NINTH,
+    "10": _TENTH,
+}
 """Older formats that are still read: what their methods did, in the fields that they did not have."""
 CRITIC = "critic."
 """What the training needs and the drawing does not: these tensors stay in the run's state and are not shipped."""

@@ -5,6 +5,7 @@ Pure functions of a model and a batch's fields, as `alg1` is.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -58,6 +59,13 @@ def _ground(model: PathoSyn, batch: LesionBatch, x_sub: Image, parts: Parts) -> 
         return 0.0
     ground = decomposition.coarsen(x_sub.float() / _per_contrast(model.r_scale), parts.support, model.config.method.coarse)[0]
     return lesion_share(model, batch, parts) * ground * parts.known
+
+
+def with_form(model: PathoSyn, r0: Image, change: Callable[[Image], Image], batch: LesionBatch, x_sub: Image, parts: Parts) -> Image:
+    """r_0 (as `form` takes it) with its cells' means moved as `change` moves its form; between the cells' centres by as much as `refine` makes of it."""
+    now, there = form(model, r0.float() * parts.support, batch, x_sub, parts)
+    moved = (change(now) - now)[:, : len(model.config.contrasts)]
+    return r0 + decomposition.refine(moved, there, parts.support, model.config.method.coarse) * parts.known
 
 
 def relative_roughness(model: PathoSyn, r: Image, x: Image, parts: Parts) -> tuple[Mask, Image]:

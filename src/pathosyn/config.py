@@ -103,7 +103,9 @@ class Method:
     """The network that draws the coarse form is told what the lesion is to look like: a few numbers (`appearance.measure`) of the lesion itself in training,
     of a training lesion of such a size at the draw."""
     fisher_z: bool = True
-    """What contrasts share is averaged over lesions, and varied, as Fisher's z (`appearance.natural`)."""
+    """What contrasts share is averaged over lesions, and varied, as Fisher's z (`looks.natural`)."""
+    log_spreads: bool = True
+    """Standard deviations are averaged over lesions, and varied, as logarithms."""
     attune: bool = True
     """What the scan's healthy tissue tells of a lesion's appearance (`surroundings`) is taken from there, and only the rest from a training lesion."""
     hold: bool = True
@@ -225,6 +227,7 @@ def paper() -> Method:
         gather=False,
         stop_at_fluid=False,
         fisher_z=False,
+        log_spreads=False,
         shared_grain=False,
         drawn_forms=0.0,
         adversary=0.0,

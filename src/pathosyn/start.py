@@ -37,7 +37,7 @@ def beginning(config: Config, start_from: Path | None) -> Method:
     known = loaded.any_method.state_dict()
     if config.name == "pathosyn" and "rough_mean" in method.state_dict() and "rough_mean" not in known:
         known = {name: value for name, value in known.items() if not name.startswith(("coarse.", "look"))}
-    if method.config.method.fisher_z != loaded.config.method.fisher_z:  # measured in another way
+    if any(getattr(method.config.method, name) != getattr(loaded.config.method, name) for name in ("fisher_z", "log_spreads")):  # measured in another way
         known = {name: value for name, value in known.items() if not name.startswith(("looks", "look_around", "look_map"))}
     known = {name: grown(value, method.state_dict()[name].shape) for name, value in known.items() if not name.startswith("critic.")}
     new = method.load_state_dict(known, strict=False)

@@ -1,7 +1,7 @@
 """What a scan's healthy tissue tells of the lesions in it: how bright FLAIR makes them, how much they vary, depends on scanner and protocol.
 
 A ridge regression from numbers of the tissue around a lesion to the lesion's own (`appearance.measure`), fitted on the training windows; what it leaves open
-is taken from a training lesion (`appearance.drawn`).
+is taken from a training lesion (`looks.drawn`).
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pathosyn import appearance, rng, surroundings, texture
+from pathosyn import looks, rng, surroundings, texture
 from pathosyn.data.masks import box_of
 from pathosyn.data.windows import Window, cut, paste, windows_of
 from pathosyn.networks import bf16_pays
@@ -111,13 +111,13 @@ def _looks(method: PathoSyn, target: Target, key: Sequence[object]) -> dict[Wind
     if not (method.looking and target.windows):
         return {}
     areas = torch.tensor([int((cut(target.m[w.z], w, mode="zero") > 0).sum()) for w in target.windows])
-    looks = appearance.drawn(method, areas, torch.from_numpy(target.present), _around(method, target), rng.generator(*key, "appearance"))
-    return {} if looks is None else dict(zip(target.windows, looks, strict=True))
+    found = looks.drawn(method, areas, torch.from_numpy(target.present), _around(method, target), rng.generator(*key, "appearance"))
+    return {} if found is None else dict(zip(target.windows, found, strict=True))
 
 
 def _around(method: PathoSyn, target: Target) -> Tensor | None:
     """What surrounds the lesion, (N,): the mean over its windows, so that all of them are told the same."""
-    if not appearance.attuned(method):
+    if not looks.attuned(method):
         return None
     found = []
     for window in target.windows:

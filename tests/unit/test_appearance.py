@@ -1,11 +1,10 @@
-"""What a lesion looks like: measured, shown, remembered and drawn."""
+"""What a lesion looks like: measured, shown, and kept to."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,11 +13,9 @@ from scipy import ndimage
 from torch import Tensor
 
 from pathosyn import appearance, coarse, decomposition, gathering, moments, rng, texture
-from pathosyn.checkpoint import Provenance, load, save_weights
-from pathosyn.config import Config, default
+from pathosyn.config import default
 from pathosyn.methods.pathosyn import PathoSyn
-from pathosyn.start import beginning
-from pathosyn.types import Controls, LesionBatch
+from pathosyn.types import LesionBatch
 
 Batches = Callable[..., LesionBatch]
 Maker = Callable[..., PathoSyn]
@@ -101,112 +98,6 @@ def test_training_blurs_it_and_is_silent_now_and_then() -> None:
     assert torch.equal(told[:5].nan_to_num(7), appearance.taught(look[:5], [rng.generator(i) for i in range(5)]).nan_to_num(7)), "by sample, not by batch"
 
 
-def test_remembered_are_the_training_lesions_in_units_of_their_spread(make_method: Maker, batch_of: Batches, monkeypatch: pytest.MonkeyPatch) -> None:
-    method, batch = make_method(default(), attune=False, fisher_z=False), batch_of(8, present=[[1, 1]] * 6 + [[1, 0]] * 2)
-    monkeypatch.setattr(method.sub, "forward", lambda *_: batch.x_ph)
-    batch = replace(batch, subject=["a", "a", "b", "b", "b", "c", "d", "d"])
-    found = method.begin("structure", [batch])
-    looks, of = method.looks, method.looks_of
-    assert looks.shape == (appearance.ROWS, K) and not looks[8:].any() and not of[8:].any()
-    assert (
-        of[:8, 0].tolist() == [0, 0, 1, 1, 1, 2, 3, 3] and torch.equal(of[:8, 1], batch.m.sum(dim=(1, 2, 3))) and torch.equal(of[:8, 2:], batch.present.float())
-    )
-    rows = looks[:6]  # both contrasts are known here
-    assert rows.mean(dim=0)[[1, 3, 12, 13]].abs().max() < 1e-4 and torch.allclose(rows.std(dim=0, correction=0)[[1, 3, 12, 13]], torch.ones(4), atol=1e-3)
-    assert torch.allclose(looks[:8].mean(dim=0)[[0, 2, 4]], torch.zeros(3), atol=1e-4) and not looks[6:8, [1, 3, 12, 13]].any()
-    assert found["look_mean"] == method.look_mean.tolist()
-    parts = method.parts(batch)
-    form, _ = coarse.form(method, method.to_scaled((batch.x - batch.x_ph) * batch.D), batch, batch.x_ph, parts)
-    assert torch.allclose(appearance.measure(method, form, batch, parts), looks[:8], atol=1e-5)
-    # Another training: other lesions, in the units that the network knows.
-    units, before = method.look_mean.clone(), looks[:2].clone()
-    monkeypatch.setattr(method.sub, "forward", lambda *_: batch.x_ph[:2])
-    assert "look_mean" not in method.begin("structure", [replace(batch.shard(0, 4), x=batch.x[::4] + 1)])
-    assert torch.equal(method.look_mean, units) and not method.looks[2:].any() and bool((method.looks[:2, 0] != before[:, 0]).all())
-
-
-def remembering(method: PathoSyn, rows: Sequence[tuple[int, float, tuple[int, int], float]]) -> PathoSyn:
-    """`rows`: subject, pixels, present, the value of all numbers."""
-    method.looks.zero_(), method.looks_of.zero_()
-    for i, (subject, pixels, present, value) in enumerate(rows):
-        method.looks[i] = value
-        method.looks_of[i] = torch.tensor([subject, pixels, *present])
-    return method
-
-
-BOTH, FIRST = torch.tensor([True, True]), torch.tensor([True, False])
-
-
-def draws(method: PathoSyn, areas: Sequence[float], present: Tensor = BOTH, count: int = 200) -> Tensor:
-    """(count, n, K)."""
-    made = [appearance.drawn(method, torch.tensor(areas), present, None, rng.generator(i)) for i in range(count)]
-    return torch.stack([one for one in made if one is not None])
-
-
-def test_nothing_remembered_is_nothing_told(method: PathoSyn, batch_of: Batches) -> None:
-    assert appearance.drawn(method, torch.tensor([50.0]), BOTH, None, rng.generator(0)) is None and method.look(batch_of(), 0) is None
-    assert method.synthesize(batch_of(), controls=Controls(), steps=2).r.isfinite().all()
-
-
-def test_one_training_lesion_lends_its_looks_to_all_windows(method: PathoSyn, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(appearance, "SMOOTH", 0.0)
-    remembering(method, [(0, 400, (1, 1), 1.0), (0, 100, (1, 1), 3.0), (1, 400, (1, 1), -1.0), (1, 100, (1, 1), -3.0)])
-    made = draws(method, [400.0, 100.0, 200.0, 20.0])[..., :12]  # correlations have a test of their own
-    assert torch.allclose(made[:, 0].abs(), torch.tensor(1.0), atol=1e-3) and torch.allclose(made[:, 1].abs(), torch.tensor(3.0), atol=1e-3)
-    assert torch.allclose(made[:, 2].abs(), torch.tensor(2.0), atol=1e-3), "half way between in log area"
-    assert torch.allclose(made[:, 3].abs(), torch.tensor(3.0), atol=1e-3), "beyond the smallest: as the smallest"
-    signs = made[:, :, 0].sign()
-    assert torch.equal(signs, signs[:, :1].expand_as(signs)) and 0.35 < float((signs > 0).float().mean()) < 0.65
-
-
-def test_lesions_of_such_a_size_are_likelier(method: PathoSyn, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Odds of exp(-½ (Δ log area / width)²)."""
-    monkeypatch.setattr(appearance, "SMOOTH", 0.0)
-    remembering(method, [(0, 100, (1, 1), 1.0), (1, 100 * np.exp(0.5), (1, 1), -1.0)])
-    share = float((draws(method, [100.0], count=2000)[:, 0, 0] > 0).float().mean())
-    assert share == pytest.approx(1 / (1 + np.exp(-0.5)), abs=0.03)
-
-
-def test_a_lesion_without_the_contrasts_is_the_last_resort(method: PathoSyn, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(appearance, "SMOOTH", 0.0)
-    remembering(method, [(0, 100, (1, 1), 1.0), (1, 100, (1, 0), 2.0)])
-    assert set(draws(method, [100.0])[:, 0, 0].tolist()) == {1.0}
-    assert set(draws(method, [100.0], FIRST)[:, 0, 0].round().tolist()) == {1.0, 2.0} and not draws(method, [100.0], FIRST)[:, 0, 1].any()
-    remembering(method, [(1, 100, (1, 0), 2.0)])
-    assert draws(method, [100.0])[0, 0, 0] == 2.0
-
-
-@pytest.mark.parametrize("smooth", [appearance.SMOOTH, 1.0])
-def test_the_smoothed_bootstrap_keeps_the_spread(smooth: float, method: PathoSyn, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(appearance, "SMOOTH", smooth)
-    values = torch.randn(200, generator=torch.Generator().manual_seed(1))
-    remembering(method, [(i, 100, (1, 1), float(v)) for i, v in enumerate((values - values.mean()) / values.std())])
-    made = draws(method, [100.0, 90.0], count=3000)[..., :12]
-    assert made[:, 0].std(dim=0).sub(1).abs().max() < 0.08
-    assert torch.equal(made[:, 0], made[:, 1]), "moved by the same in all windows"
-    assert len(made[:, 0, 0].unique()) == 3000, "no training lesion is taken as it is"
-
-
-def test_a_draw_is_keyed_by_seed_and_subject(method: PathoSyn, batch_of: Batches) -> None:
-    remembering(method, [(i, 40 + i, (1, 1), float(i)) for i in range(20)])
-    batch = replace(batch_of(), subject=["a", "a", "b"], m=batch_of().m[:1].expand(3, -1, -1, -1))
-    one, again, other = (method.look(batch, seed) for seed in (0, 0, 1))
-    assert one is not None and again is not None and other is not None
-    assert torch.equal(one, again) and torch.equal(one[0], one[1]) and not torch.equal(one[0], one[2]) and not torch.equal(one, other)
-
-
-def test_a_lesions_end_looks_like_the_end_of_a_lesion_as_large(method: PathoSyn, batch_of: Batches, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where it is known how large the subject's lesion is elsewhere; else the window is taken for its largest."""
-    monkeypatch.setattr(appearance, "SMOOTH", 0.0)
-    batch = batch_of()
-    area = float(batch.m[0].sum())
-    remembering(method, [(0, 8 * area, (1, 1), 3.0), (0, area, (1, 1), 1.0), (1, area, (1, 1), -1.0)])
-    for largest, sign in ((None, -1.0), (torch.full((3,), 8 * area), 1.0)):
-        looks = [method.look(replace(batch, largest=largest), seed) for seed in range(50)]
-        found = [float(look[0, 0]) for look in looks if look is not None]
-        assert len(found) == 50 and np.median(found) == pytest.approx(sign, abs=0.01), "and its slice of that area, not its largest"
-
-
 def test_what_is_told_moves_the_draw(method: PathoSyn, batch_of: Batches) -> None:
     batch = batch_of()
     noise = [rng.normal([rng.generator(k)] * 3, (2, 32, 32)) for k in range(4)]
@@ -285,6 +176,34 @@ def test_a_draw_is_held_where_the_method_asks(hold: bool, make_method: Maker, ba
     assert (away < 0.05) == hold
 
 
+@pytest.mark.parametrize("hold", [False, True])
+def test_what_the_last_call_made_of_the_form_is_held_too(hold: bool, make_method: Maker, batch_of: Batches) -> None:
+    method, batch = make_method(default(), hold=hold, gather=False), large(batch_of)
+    method.look_std.fill_(1.0), method.rough_std.fill_(1.0), method.r_max.fill_(9.0), method.r_scale.fill_(1.0)
+    noise = [rng.normal([rng.generator(k)] * 3, (2, 32, 32)) for k in range(6)]
+    asked = torch.full((3, K), 0.5)
+    parts = method.parts(batch)
+    r = method.draw(batch, batch.x_ph, lambda k: noise[k % 6], look=asked, steps=2)
+    form, _ = coarse.form(method, method.to_scaled(r), batch, batch.x_ph, parts)
+    mean = (appearance.measure(method, form, batch, parts) - asked)[:, :2].abs().max()
+    assert (mean < 0.1) == hold, "the networks of this test know nothing, so what is not held is anything"
+    silent = method.draw(batch, batch.x_ph, lambda k: noise[k % 6], look=torch.full((3, K), torch.nan), steps=2)
+    assert silent.isfinite().all() and torch.allclose(silent, method.draw(batch, batch.x_ph, lambda k: noise[k % 6], look=None, steps=2), atol=1e-5)
+
+
+def test_a_form_that_is_held_has_the_moments_of_cells_that_are_half_lesion_too(method: PathoSyn, batch_of: Batches) -> None:
+    """A cell moves only as far as it is lesion: once is not enough."""
+    m = torch.zeros(3, 1, 32, 32)
+    m[:, :, 6:26, 6:26] = 1.0
+    batch = replace(batch_of(), m=m, S=(torch.nn.functional.max_pool2d(m, 5, 1, 2)))
+    parts = method.parts(batch)
+    form, other = torch.randn(2, 3, 4, 8, 8, generator=torch.Generator().manual_seed(2))
+    asked = appearance.measure(method, 2.0 * other, batch, parts)
+    asked[:, FORM - 1] = (0.5 - method.look_mean[FORM - 1]) / method.look_std[FORM - 1]
+    found = appearance.measure(method, appearance.held(method, form, asked, batch, parts), batch, parts)
+    assert torch.allclose(found[:, [*range(8), 12]], asked[:, [*range(8), 12]], atol=0.05)
+
+
 def test_a_draw_is_gathered_before_it_is_held(make_method: Maker, batch_of: Batches) -> None:
     """The same weights and noise, with and without."""
     batch, noise = large(batch_of), [rng.normal([rng.generator(k)] * 3, (2, 32, 32)) for k in range(4)]
@@ -309,71 +228,6 @@ def test_the_structures_step_teaches_what_is_told(method: PathoSyn, batch_of: Ba
     assert gradient is not None and gradient.shape[1] == 4 + 6 + FORM + 1 and bool((gradient[:, 10:].abs().amax(dim=(0, 2, 3)) > 0).all())
 
 
-def test_weights_from_before_it_go_on_with_it(make_method: Maker, batch_of: Batches, tmp_path: Path) -> None:
-    """And draw as before while nothing is told, since the new channels' weights are 0."""
-    old = make_method(default(), appearance=False).eval()
-    save_weights(tmp_path / "old.safetensors", old, Provenance())
-    new = beginning(
-        Config(contrasts=old.config.contrasts, networks=old.config.networks, method=replace(default(), hold=False)), tmp_path / "old.safetensors"
-    ).eval()
-    assert new.looking and not old.looking and new.look(batch_of(), 0) is None
-    batch = batch_of()
-    noise = [rng.normal([rng.generator(k)] * 3, (2, 32, 32)) for k in range(4)]
-    drawn = [each.draw_form(batch, batch.x_ph, lambda k: noise[k % 4], look=look, steps=2) for each, look in ((old, None), (new, torch.ones(3, K)))]
-    assert torch.allclose(*drawn, atol=1e-5)
-    save_weights(tmp_path / "new.safetensors", remembering(new, [(0, 100, (1, 1), 1.0)]), Provenance(), half=True)
-    assert torch.equal(load(tmp_path / "new.safetensors").method.looks, new.looks), "statistics are not rounded to 16 bit"
-    gone_on = beginning(load(tmp_path / "new.safetensors").config, tmp_path / "new.safetensors")
-    assert torch.equal(gone_on.looks, new.looks)
-
-
-def test_correlations_become_fishers_z_in_closed_form(method: PathoSyn, make_method: Maker) -> None:
-    """Of unit slope at the mean, back again, and as they were where the method says so."""
-    correlations = [12, 13]
-    method.look_mean[correlations], method.look_std[correlations] = 0.6, 0.3
-    look = torch.full((3, K), 2.5)
-    look[:, correlations] = torch.tensor([[1.0], [-4.0], [0.0]])  # correlations of .9, -.6 and .6
-    found = appearance.natural(method, look)
-    for row, correlation in ((0, 0.9), (1, -0.6), (2, 0.6)):
-        wanted = (np.arctanh(correlation) - np.arctanh(0.6)) * (1 - 0.36) / 0.3
-        assert torch.allclose(found[row, correlations], torch.tensor(wanted).float(), atol=1e-4)
-    assert torch.equal(found[:, :12], look[:, :12]) and torch.allclose(appearance.plain(method, found), look, atol=1e-4)
-    near = torch.full((1, K), 1e-2)
-    assert torch.allclose(appearance.natural(method, near), near, rtol=0.02)
-    before = make_method(default(), fisher_z=False)
-    before.look_mean.copy_(method.look_mean), before.look_std.copy_(method.look_std)
-    assert torch.equal(appearance.natural(before, look), look) and torch.equal(appearance.plain(before, look), look)
-
-
-def test_correlations_that_cannot_be_stay_finite_both_ways(method: PathoSyn) -> None:
-    method.look_mean[12:], method.look_std[12:] = 1.5, 0.5
-    for value in (-30.0, 30.0):
-        assert appearance.natural(method, torch.full((1, K), value)).isfinite().all()
-        assert appearance.plain(method, torch.full((1, K), value)).isfinite().all()
-
-
-def test_correlations_of_two_slices_are_averaged_by_their_z(method: PathoSyn, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(appearance, "SMOOTH", 0.0)
-    method.look_mean.fill_(0.2), method.look_std.fill_(0.5)
-    remembering(method, [(0, 400, (1, 1), 0.0), (0, 100, (1, 1), 0.0)])
-    for row, correlation in enumerate((0.95, 0.1)):
-        method.looks[row] = appearance.natural(method, torch.full((1, K), (correlation - 0.2) / 0.5))[0]
-    drawn = draws(method, [200.0], count=1)[0, 0, 12] * 0.5 + 0.2
-    assert float(drawn) == pytest.approx(np.tanh((np.arctanh(0.95) + np.arctanh(0.1)) / 2), abs=1e-3), "half way in log area"
-
-
-def test_looks_that_were_measured_otherwise_are_measured_anew(make_method: Maker, batch_of: Batches, tmp_path: Path) -> None:
-    old = remembering(make_method(default(), fisher_z=False).eval(), [(0, 100, (1, 1), 1.0)])
-    old.look_std.fill_(2.0), old.rough_std.fill_(1.0)
-    save_weights(tmp_path / "old.safetensors", old, Provenance())
-    config = Config(contrasts=old.config.contrasts, networks=old.config.networks)
-    for asked, kept in ((default(), False), (replace(default(), fisher_z=False), True)):
-        new = beginning(replace(config, method=asked), tmp_path / "old.safetensors")
-        assert isinstance(new, PathoSyn) and torch.equal(new.look_std, old.look_std) and bool(new.looks_of.any()) is kept
-        new.begin("sharpen", [batch_of(4)])
-        assert bool(new.looks[1].any()) is not kept
-
-
 def test_what_contrasts_share_is_asked_for_in_its_own_units(method: PathoSyn, batch_of: Batches, make_method: Maker) -> None:
     """As it was measured; 0 where a contrast is missing, NaN where nothing is told, nothing where the method does not ask."""
     batch = batch_of(present=[[1, 1], [1, 0], [1, 1]])
@@ -385,33 +239,6 @@ def test_what_contrasts_share_is_asked_for_in_its_own_units(method: PathoSyn, ba
     without = make_method(default(), shared_grain=False)
     assert appearance.shared(method, None, batch.present) is None and appearance.shared(without, look[:, :FORM], batch.present) is None
     assert len(without.look_mean) == FORM and torch.equal(appearance.of_form(without, look[:, :FORM])[:2], look[:2, :FORM])
-
-
-@pytest.mark.parametrize(("stage", "measures"), [("substrate", False), ("structure", True), ("deviation", True), ("sharpen", True), ("joint", True)])
-def test_looks_are_measured_before_anything_is_told(stage: str, measures: bool, make_method: Maker, batch_of: Batches) -> None:
-    method = make_method(default())
-    method.begin(stage, [batch_of(4)])
-    assert appearance.remembered(method) is measures
-
-
-def test_weights_from_before_it_keep_their_units_and_measure_the_new_number(
-    make_method: Maker, batch_of: Batches, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    old = make_method(default(), shared_grain=False, attune=False, fisher_z=False).eval()
-    remembering(old, [(0, 100, (1, 1), 1.0)])
-    old.look_mean.fill_(0.5), old.look_std.fill_(2.0), old.rough_std.fill_(1.0)
-    save_weights(tmp_path / "old.safetensors", old, Provenance())
-    asked = Config(contrasts=old.config.contrasts, networks=old.config.networks, method=replace(default(), attune=False, fisher_z=False))
-    new = beginning(asked, tmp_path / "old.safetensors")
-    assert isinstance(new, PathoSyn) and len(new.look_std) == K and new.look_std[FORM] == 0 and torch.equal(new.looks[:, :FORM], old.looks)
-    batch = batch_of(4)
-    monkeypatch.setattr(new.sub, "forward", lambda *_: batch.x_ph)
-    assert "look_std" in new.begin("sharpen", [batch]), "the stage that needs it"
-    assert torch.equal(new.look_std[:FORM], old.look_std) and torch.equal(new.look_mean[:FORM], old.look_mean)
-    found = texture.shared(batch.x, batch.m)
-    assert new.look_mean[FORM] == pytest.approx(float(found.mean()), abs=1e-5) and new.look_std[FORM] == pytest.approx(float(found.std(correction=0)), abs=1e-5)
-    assert torch.allclose(new.looks[:4, FORM:], (found - found.mean()) / found.std(correction=0), atol=1e-4)
-    assert new.begin("sharpen", [batch]) == {}, "known is known"
 
 
 def test_the_share_of_lesion_is_of_the_support(method: PathoSyn, batch_of: Batches) -> None:

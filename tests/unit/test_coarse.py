@@ -191,3 +191,24 @@ def test_a_grown_layer_keeps_its_weights_first() -> None:
     weight = torch.randn(4, 3, 3, 3)
     wider = grown(weight, torch.Size([4, 5, 3, 3]))
     assert torch.equal(wider[:, :3], weight) and not wider[:, 3:].any() and grown(weight, weight.shape) is weight
+
+
+def test_a_form_is_changed_in_its_cells_means_and_its_detail_stays(method: PathoSyn, batch_of: Batches) -> None:
+    batch = batch_of()
+    parts, r0 = method.parts(batch), deviation(method, batch)
+    assert torch.allclose(coarse.with_form(method, r0, lambda form: form, batch, batch.x_ph, parts), r0, atol=1e-6)
+    moved = coarse.with_form(method, r0, lambda form: form + torch.tensor([0.5, -1.0, 9.0, 9.0]).view(1, 4, 1, 1), batch, batch.x_ph, parts)
+    wanted = torch.tensor([0.5, -1.0]).view(1, 2, 1, 1) * parts.support
+    assert torch.allclose(moved - r0, wanted, atol=1e-5), "by the same throughout; roughness, the third and fourth channel, is not moved"
+    there = coarse.form(method, r0, batch, batch.x_ph, parts)[1]
+    one = torch.zeros_like(there)
+    one[0, 0].view(-1)[there[0, 0].flatten().argmax()] = 1.0
+    changed = coarse.with_form(method, r0, lambda form: form + one, batch, batch.x_ph, parts) - r0
+    assert bool(changed[0].any()) and not changed[1:].any() and not changed[~(parts.support > 0).expand_as(changed)].any()
+
+
+def test_a_missing_contrast_is_not_changed(method: PathoSyn, batch_of: Batches) -> None:
+    batch = batch_of(present=[[1, 0], [1, 1], [0, 1]])
+    parts, r0 = method.parts(batch), deviation(method, batch)
+    changed = coarse.with_form(method, r0, lambda form: form + 1.0, batch, batch.x_ph, parts) - r0
+    assert not changed[0, 1].any() and not changed[2, 0].any() and bool(changed[1].all(dim=0).any())

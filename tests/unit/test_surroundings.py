@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pathosyn import appearance, rng, surroundings
+from pathosyn import looks, rng, surroundings
 from pathosyn.config import default
 from pathosyn.methods.pathosyn import PathoSyn
 from pathosyn.types import LesionBatch
@@ -135,12 +135,12 @@ def test_nothing_learned_is_the_usual(method: PathoSyn) -> None:
 
 
 def test_a_drawn_look_is_what_is_told_and_the_rest_of_a_training_lesion(method: PathoSyn, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(appearance, "SMOOTH", 0.0)
-    around, looks = planted()
-    surroundings.learn(method, around, looks, torch.ones(400, K), torch.arange(400))
+    monkeypatch.setattr(looks, "SMOOTH", 0.0)
+    around, planted_looks = planted()
+    surroundings.learn(method, around, planted_looks, torch.ones(400, K), torch.arange(400))
     method.looks[0], method.looks_of[0] = 0.25, torch.tensor([0.0, 100.0, 1.0, 1.0])
-    drawn = appearance.drawn(method, torch.tensor([100.0, 50.0]), torch.tensor([True, True]), around[3], rng.generator(0))
-    asked = appearance.plain(method, surroundings.told(method, around[3:4]) + 0.25)
+    drawn = looks.drawn(method, torch.tensor([100.0, 50.0]), torch.tensor([True, True]), around[3], rng.generator(0))
+    asked = looks.plain(method, surroundings.told(method, around[3:4]) + 0.25)
     assert drawn is not None and torch.allclose(drawn, asked.expand(2, K), atol=1e-5)
 
 
@@ -149,6 +149,7 @@ def test_remembered_is_what_the_surroundings_leave_open(method: PathoSyn, batch_
     batch = replace(batch_of(8), subject=list("aabbccdd"))
     monkeypatch.setattr(method.sub, "forward", lambda *_: batch.x_ph)
     monkeypatch.setattr(surroundings, "LEAST", 1)
+    monkeypatch.setattr(looks, "_stretch", lambda *_: 1.0)
     method.begin("structure", [batch])
     parts = method.parts(batch)
     around = surroundings.numbers(batch.x, parts.support, batch.present)
@@ -162,8 +163,8 @@ def test_remembered_is_what_the_surroundings_leave_open(method: PathoSyn, batch_
 
 def test_a_brighter_scan_gets_another_look(method: PathoSyn, batch_of: Batches, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(surroundings, "LEAST", 1)
-    around, looks = planted()
-    surroundings.learn(method, around, looks, torch.ones(400, K), torch.arange(400))
+    around, planted_looks = planted()
+    surroundings.learn(method, around, planted_looks, torch.ones(400, K), torch.arange(400))
     method.looks_of[0] = torch.tensor([0.0, 100.0, 1.0, 1.0])
     one, other = method.look(batch_of(), 0), method.look(replace(batch_of(), x=batch_of().x + 0.5), 0)
     assert one is not None and other is not None and not torch.allclose(one[:, 2], other[:, 2], atol=1e-3)

@@ -170,7 +170,7 @@ def test_every_window_cuts_from_one_noise_field_and_one_substrate(spread: Target
 
 
 def test_every_window_of_a_lesion_looks_like_one_training_lesion(spread: Target, make_method: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    from pathosyn import appearance, rng
+    from pathosyn import looks, rng
 
     method, given = make_method(default()), []
     rows = torch.arange(20)
@@ -178,21 +178,21 @@ def test_every_window_of_a_lesion_looks_like_one_training_lesion(spread: Target,
     method.looks_of[:20] = torch.stack([rows, 5 + 60 * rows, *torch.ones(2, 20)], dim=1).float()
 
     def draw(batch: LesionBatch, x_sub: Tensor, noise: Callable[[int], Tensor], *, look: Tensor, steps: int | None) -> Tensor:
-        given.append((appearance.pixels(batch), look))
+        given.append((looks.pixels(batch), look))
         return x_sub
 
     monkeypatch.setattr(method, "draw", draw)
-    looks = {}
+    seen = {}
     for key in ("a", "a", "b"):
         given.clear()
         volume.deviation(method, spread, spread.x, noise_field(spread, 1.0, 2.0, 0), key=(key,), steps=None, device=CPU)
         areas, shown = (torch.cat(part) for part in zip(*given, strict=True))
         assert len(areas) == len(spread.windows) == 5 and torch.equal(shown[:1].expand(5, -1), shown), "one lesion of one slice: the same in all"
-        wanted = appearance.drawn(method, areas, torch.ones(2, dtype=torch.bool), None, rng.generator(key, "appearance"))
+        wanted = looks.drawn(method, areas, torch.ones(2, dtype=torch.bool), None, rng.generator(key, "appearance"))
         assert wanted is not None and torch.equal(shown, wanted)
-        assert key not in looks or torch.equal(looks[key], shown)
-        looks[key] = shown
-    assert not torch.equal(looks["a"], looks["b"])
+        assert key not in seen or torch.equal(seen[key], shown)
+        seen[key] = shown
+    assert not torch.equal(seen["a"], seen["b"])
 
 
 def test_the_surroundings_of_all_windows_are_taken_together(spread: Target, make_method: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,7 +215,7 @@ def test_the_surroundings_of_all_windows_are_taken_together(spread: Target, make
         volume.deviation(method, replace(spread, x=x), x, noise_field(spread, 1.0, 2.0, 0), key=("a",), steps=None, device=CPU)
         around, looks = (torch.cat(part) for part in zip(*seen, strict=True))
         assert torch.equal(looks, looks[:1].expand_as(looks)) and not torch.allclose(around[0], around[1], atol=1e-3)
-        told.append(looks[0] - surroundings.told(method, around.nanmean(dim=0, keepdim=True))[0])
+        told.append((looks[0] - surroundings.told(method, around.nanmean(dim=0, keepdim=True))[0])[:4])  # what is no logarithm
     assert torch.allclose(*told, atol=1e-5), "the rest is the training lesion's, whatever the scan"
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
-from pathosyn import alg1, appearance, coarse, decomposition, diffusion, gathering, losses, rng, scale, surroundings
+from pathosyn import alg1, appearance, coarse, decomposition, diffusion, gathering, looks, losses, rng, scale, surroundings
 from pathosyn.config import Config
 from pathosyn.framework import Framework, Parts
 from pathosyn.networks import Critic, DeviationNetwork
@@ -46,8 +46,8 @@ class PathoSyn(Framework):
         if method.coarse > 1 and not 1 <= method.level <= method.timesteps:
             raise ValueError(f"level must lie in 1…{method.timesteps}, got {method.level}")
         self.eps = DeviationNetwork(contrasts, (2 + method.grain + self.rough) * contrasts + 2, config.networks.eps, config.networks.blocks)
-        drawn, looks = (1 + self.rough) * contrasts, appearance.count(contrasts, rough=self.rough)
-        shown = 2 * contrasts + 2 + (looks + 1 if self.looking else 0)
+        drawn, told = (1 + self.rough) * contrasts, appearance.count(contrasts, rough=self.rough)
+        shown = 2 * contrasts + 2 + (told + 1 if self.looking else 0)
         self.coarse = DeviationNetwork(drawn, shown, config.networks.coarse, config.networks.blocks) if method.coarse > 1 else None
         self.critic = Critic(contrasts, config.networks.critic) if method.adversary else None
         if self.rough:
@@ -55,6 +55,7 @@ class PathoSyn(Framework):
             self.register_buffer("rough_std", torch.zeros(contrasts))
         if self.looking:
             appearance.register(self, contrasts)
+            looks.register(self, contrasts)
         self.schedule = diffusion.linear_schedule(method.timesteps, start=method.beta_start, end=method.beta_end, zero_terminal_snr=method.zero_terminal_snr)
 
     @property
@@ -112,7 +113,7 @@ class PathoSyn(Framework):
         look like."""
         found = scale.measure(self, stage, batches)
         tells = self.looking and stage != "substrate"
-        return found | (appearance.remember(self, batches) if tells and (stage == "structure" or not appearance.remembered(self)) else {})
+        return found | (looks.remember(self, batches) if tells and (stage == "structure" or not looks.remembered(self)) else {})
 
     def losses(self, batch: LesionBatch, *, player: str, rng: Sequence[torch.Generator]) -> dict[str, Tensor]:
         """Alg. 1 on one batch. `sub`: Eq. 3. `eps`: Eqs. 9 and 13 with f_sub fixed. `both`: Eq. 15. `coarse`: Eq. 9 on the coarse deviation.
@@ -148,7 +149,7 @@ class PathoSyn(Framework):
     @torch.no_grad()
     def draw(self, batch: LesionBatch, x_sub: Image, noise: Callable[[int], Image], *, look: Tensor | None = None, steps: int | None = None) -> Image:
         """Alg. 2, step 2: a deviation in normalised units, 0 outside the support. `batch.x` is the scan without lesion; `noise(k)` is (B, C, H, W);
-        `look` (B, K) is what it is to look like (`appearance.drawn`), None leaves that to the network."""
+        `look` (B, K) is what it is to look like (`looks.drawn`), None leaves that to the network."""
         parts, calls = self.parts(batch), len(self._times(steps))
         if self.coarse is not None:
             return self.last_call(batch, x_sub, self.draw_form(batch, x_sub, noise, look=look, steps=steps), lambda k: noise(calls + k), look=look)
@@ -188,6 +189,8 @@ class PathoSyn(Framework):
         start = decomposition.refine(coarse.means(self, form, batch, x_sub, parts), there, parts.support, method.coarse)
         r_t = diffusion.diffuse(start, t, noise(0) * parts.known, parts.support * parts.known, self.schedule)
         r, bound = self.estimate(self.eps, r_t, seen, t)[1] * parts.known, self.bound()
+        if method.hold and look is not None:
+            r = coarse.with_form(self, r, lambda form: appearance.held(self, form, look, batch, parts), batch, x_sub, parts)
         return self.from_scaled(diffusion.project(r if bound is None else r.clamp(-bound, bound), parts.support))
 
     def _sample(
@@ -213,11 +216,11 @@ class PathoSyn(Framework):
         if not self.looking:
             return None
         keys = [rng.generator(seed, subject, "appearance") for subject in batch.subject]
-        areas, attuned = appearance.pixels(batch), appearance.attuned(self)
+        areas, attuned = looks.pixels(batch), looks.attuned(self)
         around = surroundings.numbers(batch.x, self.parts(batch).support, batch.present) if attuned else [None] * len(batch)
         # The second row is the subject's largest window: whose looks are drawn depends on the whole lesion's size, not on that of its end.
         sizes = torch.stack([areas, areas if batch.largest is None else batch.largest.to(areas)], dim=1)
-        rows = [appearance.drawn(self, sizes[b], batch.present[b], around[b], key) for b, key in enumerate(keys)]
+        rows = [looks.drawn(self, sizes[b], batch.present[b], around[b], key) for b, key in enumerate(keys)]
         return torch.stack([row[0] for row in rows if row is not None]) if rows[0] is not None else None
 
     @torch.no_grad()
