@@ -62,10 +62,18 @@ def _ground(model: PathoSyn, batch: LesionBatch, x_sub: Image, parts: Parts) -> 
 
 
 def with_form(model: PathoSyn, r0: Image, change: Callable[[Image], Image], batch: LesionBatch, x_sub: Image, parts: Parts) -> Image:
-    """r_0 (as `form` takes it) with its cells' means moved as `change` moves its form; between the cells' centres by as much as `refine` makes of it."""
-    now, there = form(model, r0.float() * parts.support, batch, x_sub, parts)
-    moved = (change(now) - now)[:, : len(model.config.contrasts)]
-    return r0 + decomposition.refine(moved, there, parts.support, model.config.method.coarse) * parts.known
+    """r_0 (as `form` takes it) with another form, as `change` makes it of its own: its cells' means, and between the cells' centres what `refine` makes of
+    them; what lies beyond these, its detail, is as much stronger or weaker as the cells are to be rougher or smoother."""
+    r0, size = r0.float() * parts.support, model.config.method.coarse
+    now, there = form(model, r0, batch, x_sub, parts)
+    moved = change(now)
+    before, after = (decomposition.refine(means(model, each, batch, x_sub, parts), there, parts.support, size) for each in (now, moved))
+    detail = r0 - before
+    if model.rough:
+        own = texture.own_spread(batch.x * parts.known, 1.0 - parts.support)
+        stronger = (roughness(model, moved, own) + FLOOR) / (roughness(model, now, own) + FLOOR)
+        detail = detail * decomposition.refine(stronger, there, parts.support, size)
+    return (after + detail) * parts.known
 
 
 def relative_roughness(model: PathoSyn, r: Image, x: Image, parts: Parts) -> tuple[Mask, Image]:
