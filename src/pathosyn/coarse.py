@@ -22,6 +22,10 @@ FLOOR = 0.02
 """Normalised units: less grain than this is taken for none, so that its logarithm has a meaning."""
 FARTHEST = 4.0
 """Standard deviations at which a drawn roughness is held."""
+MIXED = 2
+"""Times that detail is mixed until its contrasts share what is asked: the smooth part shares some, too."""
+NEAR_ONE = 0.95
+"""Detail is not asked to share more."""
 
 
 def form(model: PathoSyn, r0: Image, batch: LesionBatch, x_sub: Image, parts: Parts) -> tuple[Image, Mask]:
@@ -61,9 +65,12 @@ def _ground(model: PathoSyn, batch: LesionBatch, x_sub: Image, parts: Parts) -> 
     return lesion_share(model, batch, parts) * ground * parts.known
 
 
-def with_form(model: PathoSyn, r0: Image, change: Callable[[Image], Image], batch: LesionBatch, x_sub: Image, parts: Parts) -> Image:
+def with_form(
+    model: PathoSyn, r0: Image, change: Callable[[Image], Image], batch: LesionBatch, x_sub: Image, parts: Parts, *, shared: Tensor | None = None
+) -> Image:
     """r_0 (as `form` takes it) with another form, as `change` makes it of its own: its cells' means, and between the cells' centres what `refine` makes of
-    them; what lies beyond these, its detail, is as much stronger or weaker as the cells are to be rougher or smoother."""
+    them; what lies beyond these, its detail, is as much stronger or weaker as the cells are to be rougher or smoother, and mixed until the contrasts of
+    f + r_0 share on the lesion what `shared` (`appearance.shared`) asks for."""
     r0, size = r0.float() * parts.support, model.config.method.coarse
     now, there = form(model, r0, batch, x_sub, parts)
     moved = change(now)
@@ -73,7 +80,17 @@ def with_form(model: PathoSyn, r0: Image, change: Callable[[Image], Image], batc
         own = texture.own_spread(batch.x * parts.known, 1.0 - parts.support)
         stronger = (roughness(model, moved, own) + FLOOR) / (roughness(model, now, own) + FLOOR)
         detail = detail * decomposition.refine(stronger, there, parts.support, size)
+    if shared is not None:
+        detail = _mixed(detail, after + x_sub.float() / _per_contrast(model.r_scale), batch.m, shared)
     return (after + detail) * parts.known
+
+
+def _mixed(detail: Image, smooth: Image, m: Mask, shared: Tensor) -> Image:
+    """`detail` whose contrasts share what is asked of `smooth + detail`: of what the smooth part adds to it only the detail can make up."""
+    for _ in range(MIXED):
+        wanted = texture.shared(detail, m) + shared - texture.shared(smooth + detail, m)
+        detail = texture.sharing(detail, m, wanted.clamp(-NEAR_ONE, NEAR_ONE))
+    return detail
 
 
 def relative_roughness(model: PathoSyn, r: Image, x: Image, parts: Parts) -> tuple[Mask, Image]:

@@ -157,12 +157,14 @@ def shared_distance(drawn: Image, real: Image, m: Mask) -> Tensor:
 
 def sharing(grain: Image, where: Mask, wanted: Tensor) -> Image:
     """`grain` (B, C, H, W) mixed over its contrasts so that they share of the finest detail what is `wanted` (as `shared`) on `where`; each stays as strong.
-    A sample whose `wanted` is NaN stays as it is."""
-    own, channels = moments.covariance(grain - box_mean(grain, 1), where), grain.shape[1]
-    now = moments.listed(own)
-    mix = moments.transport(moments.matrix(now, channels), moments.matrix(torch.where(wanted.isfinite(), wanted, now), channels))
-    strength = own.diagonal(dim1=1, dim2=2).clamp(min=moments.QUIET).sqrt()[:, :, None, None]
-    return torch.einsum("bij,bjhw->bihw", mix.to(grain.dtype), grain / strength) * strength
+    A sample whose `wanted` is NaN stays as it is. In 32 bit whatever the autocast: correlations near 1 need it."""
+    with torch.autocast(grain.device.type, enabled=False):
+        fine, channels = grain.float(), grain.shape[1]
+        own = moments.covariance(fine - box_mean(fine, 1), where)
+        now = moments.listed(own)
+        mix = moments.transport(moments.matrix(now, channels), moments.matrix(torch.where(wanted.isfinite(), wanted, now), channels))
+        strength = own.diagonal(dim1=1, dim2=2).clamp(min=moments.QUIET).sqrt()[:, :, None, None]
+        return (torch.einsum("bij,bjhw->bihw", mix, fine / strength) * strength).to(grain.dtype)
 
 
 def missing_grain(f: Image, x: Image, support: Mask, white: Image) -> Image:

@@ -218,6 +218,20 @@ def test_a_rougher_form_makes_detail_stronger_by_as_much(method: PathoSyn, batch
     assert (detail - wanted)[parts.support.expand_as(detail) > 0].abs().mean() < 0.05 * wanted.abs()[parts.support.expand_as(detail) > 0].mean()
 
 
+@pytest.mark.parametrize("asked", [0.6, -0.4])
+def test_detail_is_mixed_until_the_composed_lesion_shares_what_is_asked(asked: float, method: PathoSyn, batch_of: Batches) -> None:
+    batch = batch_of()
+    parts, r0 = method.parts(batch), deviation(method, batch)
+    shared = torch.tensor([[asked], [asked], [torch.nan]])
+    made = coarse.with_form(method, r0, lambda form: form, batch, batch.x_ph, parts, shared=shared)
+    found = texture.shared(batch.x_ph + method.from_scaled(made), batch.m)
+    had = texture.shared(batch.x_ph + method.from_scaled(r0), batch.m)
+    assert (found - shared)[:2].abs().max() < 0.05 < (had - shared)[:2].abs().min()
+    assert torch.allclose(made[2], r0[2], atol=1e-5), "a window that is told nothing"
+    form, before = (coarse.form(method, each, batch, batch.x_ph, parts)[0][:, :2] for each in (made, r0))
+    assert (form - before).std() < 0.2 * before.std(), "cells keep their means, nearly"
+
+
 def test_a_missing_contrast_is_not_changed(method: PathoSyn, batch_of: Batches) -> None:
     batch = batch_of(present=[[1, 0], [1, 1], [0, 1]])
     parts, r0 = method.parts(batch), deviation(method, batch)

@@ -190,7 +190,7 @@ class PathoSyn(Framework):
         r_t = diffusion.diffuse(start, t, noise(0) * parts.known, parts.support * parts.known, self.schedule)
         r, bound = self.estimate(self.eps, r_t, seen, t)[1] * parts.known, self.bound()
         if method.hold and look is not None:
-            r = coarse.with_form(self, r, lambda form: appearance.held(self, form, look, batch, parts), batch, x_sub, parts)
+            r = coarse.with_form(self, r, lambda form: appearance.held(self, form, look, batch, parts), batch, x_sub, parts, shared=shared)
         return self.from_scaled(diffusion.project(r if bound is None else r.clamp(-bound, bound), parts.support))
 
     def _sample(
