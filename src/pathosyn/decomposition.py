@@ -99,7 +99,7 @@ def ring(G: Field) -> Field:  # noqa: N803 - the paper's letter
 
 def heal(x: Field, x_sub: Field, S: Field) -> Field:  # noqa: N803
     """x_h = x + S ⊙ (x_sub - x): the scan with the lesion under S taken out (DESIGN §3)."""
-    return x + S * (x_sub - x)
+    return (1.0 - S) * x + S * x_sub  # not x + S (x_sub - x): where S is 1 nothing of x may stay, not even its rounding
 
 
 def recompose(

@@ -157,14 +157,17 @@ def shared_distance(drawn: Image, real: Image, m: Mask) -> Tensor:
 
 def sharing(grain: Image, where: Mask, wanted: Tensor) -> Image:
     """`grain` (B, C, H, W) mixed over its contrasts so that they share of the finest detail what is `wanted` (as `shared`) on `where`; each stays as strong.
-    A sample whose `wanted` is NaN stays as it is. In 32 bit whatever the autocast: correlations near 1 need it."""
+    A sample whose `wanted` is NaN stays as it is, and so does one of fewer than `LEAST` pixels, whose own correlations are chance.
+
+    In 32 bit whatever the autocast: correlations near 1 need it."""
     with torch.autocast(grain.device.type, enabled=False):
-        fine, channels = grain.float(), grain.shape[1]
+        fine, channels = grain.to(torch.promote_types(grain.dtype, torch.float32)), grain.shape[1]
         own = moments.covariance(fine - box_mean(fine, 1), where)
         now = moments.listed(own)
-        mix = moments.transport(moments.matrix(now, channels), moments.matrix(torch.where(wanted.isfinite(), wanted, now), channels))
+        told = wanted.isfinite() & (where.sum(dim=(2, 3)) >= LEAST)
+        mix = moments.transport(moments.matrix(now, channels), moments.matrix(torch.where(told, wanted, now), channels))
         strength = own.diagonal(dim1=1, dim2=2).clamp(min=moments.QUIET).sqrt()[:, :, None, None]
-        return (torch.einsum("bij,bjhw->bihw", mix, fine / strength) * strength).to(grain.dtype)
+        return (torch.einsum("bij,bjhw->bihw", mix.to(fine.dtype), fine / strength) * strength).to(grain.dtype)
 
 
 def missing_grain(f: Image, x: Image, support: Mask, white: Image) -> Image:
