@@ -46,7 +46,7 @@ class Listening:
     def draw_form(self, batch: LesionBatch, x_sub: Image, noise: Callable[[int], Image], **more: Any) -> Image:
         """As the model's."""
         form = self._form(batch, x_sub, noise, **more)
-        self.found["form"].append(appearance.raw(self.model, form, batch, self.model.parts(batch)))
+        self.found["form"].append(appearance.of_form(self.model, appearance.raw(self.model, form, batch, self.model.parts(batch))))
         return form
 
     def draw(self, batch: LesionBatch, x_sub: Image, noise: Callable[[int], Image], *, look: Tensor | None = None, steps: int | None = None) -> Image:
