@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pathosyn import appearance, coarse, decomposition
+from pathosyn import appearance, coarse, decomposition, moments
 from pathosyn.config import Config
 from pathosyn.framework import Parts
 from pathosyn.methods.pathosyn import PathoSyn
@@ -73,7 +73,7 @@ def numbers(config: Config, *, rough: bool) -> list[str]:
     """What each of the K numbers is."""
     contrasts, shared = config.contrasts, config.method.shared_grain
     channels = [*contrasts, *(f"{name}'s roughness" for name in contrasts)] if rough else [*contrasts]
-    pairs = [f"{a}-{b}" for i, a in enumerate(contrasts) for b in contrasts[i + 1 :]]
+    pairs = [f"{contrasts[a]}-{contrasts[b]}" for a, b in moments.pairs(len(contrasts))]
     listed = [("mean", channels), ("std", channels), ("third moment", contrasts), ("edge", contrasts), ("correlation", pairs)]
     return [f"{kind}, {of}" for kind, several in [*listed, *([("fine detail", pairs)] if shared else [])] for of in several]
 
@@ -99,8 +99,7 @@ def main() -> None:
     training = np.isin(subjects, loaded.provenance.subjects["train"])
     print(f"{training.sum()} windows of {len(set(subjects[training]))} training subjects, {(~training).sum()} of {len(set(subjects[~training]))} others")
     print("number | " + " | ".join(f"{part}: {', '.join(KINDS)}" for part in ("training", "others")) + " | asked with drawn")
-    names = numbers(loaded.config, rough=loaded.method.rough)
-    for k, name in enumerate(names):
+    for k, name in enumerate(numbers(loaded.config, rough=loaded.method.rough)):
         cells = []
         for part in (training, ~training):
             rows = part & known[:, k]

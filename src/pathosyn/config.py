@@ -109,11 +109,13 @@ class Method:
     attune: bool = True
     """What the scan's healthy tissue tells of a lesion's appearance (`surroundings`) is taken from there, and only the rest from a training lesion."""
     hold: bool = True
-    """The drawn form is moved to the appearance that was asked for (`appearance.held`): told, the network comes near it, not to it."""
+    """The drawn form is moved to the appearance that was asked for (`appearance.held`): told, the network comes near it, not to it. And so is
+    what the last call makes of the form (`coarse.with_form`)."""
     gather: bool = True
     """Before that the drawn form is smoothed within its regions (`gathering.gathered`): left alone, a large lesion is mottled."""
     shared_grain: bool = True
-    """The grain that the last call sees shares between contrasts what the lesion asked for does (`appearance`), not what the scan's tissue does."""
+    """The grain that the last call sees shares between contrasts what the lesion asked for does (`appearance`), not what the scan's tissue does; with `hold`
+    its result does, too."""
     stop_at_fluid: bool = True
     """What is drawn or healed beyond the mask stops at fluid and bone (`data.tissue.solid`): a rim does not run into ventricles and sulci."""
     level: int = 60

@@ -41,6 +41,19 @@ def make_method() -> Callable[..., PathoSyn]:
     return _make
 
 
+@pytest.fixture
+def uneven() -> PathoSyn:
+    """`default`, with another unit for each number of a lesion's looks."""
+    import torch
+
+    made = _make(default())
+    numbers = len(made.look_mean)
+    made.look_mean.copy_(torch.linspace(-1, 1, numbers))
+    made.look_std.copy_(torch.linspace(0.5, 2, numbers))
+    made.rough_std.fill_(1.0)
+    return made
+
+
 def _make_latent(name: str, **fields: object) -> LatentMethod:
     import torch
 

@@ -24,12 +24,8 @@ K = FORM + 1  # and what the pair shares of the finest detail
 
 
 @pytest.fixture
-def method(make_method: Maker) -> PathoSyn:
-    made = make_method(default())
-    made.look_mean.copy_(torch.linspace(-1, 1, K))
-    made.look_std.copy_(torch.linspace(0.5, 2, K))
-    made.rough_std.fill_(1.0)
-    return made
+def method(uneven: PathoSyn) -> PathoSyn:
+    return uneven
 
 
 def raw(method: PathoSyn, form: Tensor, batch: LesionBatch) -> Tensor:

@@ -27,12 +27,8 @@ AS_THEY_ARE = [0, 1, 2, 3, 8, 9, 10, 11]
 
 
 @pytest.fixture
-def method(make_method: Maker) -> PathoSyn:
-    made = make_method(default())
-    made.look_mean.copy_(torch.linspace(-1, 1, K))
-    made.look_std.copy_(torch.linspace(0.5, 2, K))
-    made.rough_std.fill_(1.0)
-    return made
+def method(uneven: PathoSyn) -> PathoSyn:
+    return uneven
 
 
 def test_remembered_are_the_training_lesions_in_units_of_their_spread(make_method: Maker, batch_of: Batches, monkeypatch: pytest.MonkeyPatch) -> None:
