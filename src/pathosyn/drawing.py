@@ -15,7 +15,7 @@ from pathosyn.checkpoint import Loaded
 from pathosyn.controls import CONTROLS, NEEDS_DONOR, closest
 from pathosyn.conventional import augmented
 from pathosyn.data.slices import Slices
-from pathosyn.data.tissue import on_tissue, solid
+from pathosyn.data.tissue import blank, on_tissue, solid
 from pathosyn.data.windows import Window, cut, paste
 from pathosyn.errors import refuse
 from pathosyn.framework import Framework
@@ -153,13 +153,15 @@ def _filled(loaded: Loaded, batch: LesionBatch) -> Tensor:
 
 
 def stopped_at_fluid(method: Method, batch: LesionBatch, x_hat: Image, m: Mask) -> Image:
-    """Drawn windows x_hat (B, C, H, W) as `insert` finishes them: the scan's own fluid and bone beyond the masks, its own and the drawn one m, where the
-    method asks."""
-    if not method.config.method.stop_at_fluid:
-        return x_hat
-    x, lesion = batch.x.numpy(), (batch.m + m).numpy()[:, 0] > 0
-    tissue = [solid({name: x[b, c] for c, name in enumerate(method.config.contrasts) if batch.present[b, c]}) for b in range(len(batch))]
-    made = [on_tissue(x[b], x_hat[b].numpy(), np.where(lesion[b], np.float32(1), tissue[b])) for b in range(len(batch))]
+    """Drawn windows x_hat (B, C, H, W) as `insert` finishes them: the scan's own where a contrast holds no signal, and its fluid and
+    bone beyond the masks, its own and the drawn one m, where the method asks."""
+    x, lesion, stops = batch.x.numpy(), (batch.m + m).numpy()[:, 0] > 0, method.config.method.stop_at_fluid
+    made = []
+    for b, contrasts in enumerate(x):
+        there = {name: contrasts[c] for c, name in enumerate(method.config.contrasts) if batch.present[b, c]}
+        tissue = np.where(lesion[b], np.float32(1), solid(there) if stops else np.float32(1))
+        signal = np.stack([np.where(blank(one), np.float32(0), tissue) for one in contrasts])
+        made.append(on_tissue(contrasts, x_hat[b].numpy(), signal))
     return torch.from_numpy(np.stack(made))
 
 

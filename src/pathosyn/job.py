@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 from pathosyn.checkpoint import Loaded
 from pathosyn.config import Method
-from pathosyn.data.masks import blend_map
+from pathosyn.data.masks import blend_map, box_of, grown_box
 from pathosyn.data.normalise import CLIP, foreground
 from pathosyn.data.placement import Lesions, Wish, lesions
 from pathosyn.data.population import describe, unlike
 from pathosyn.data.scene import Scene, on_grid, scene_of
 from pathosyn.data.subjects import Scan, SubjectFiles, read_scan
-from pathosyn.data.tissue import solid
+from pathosyn.data.tissue import blank, one_value, solid
 from pathosyn.decomposition import smooth
 from pathosyn.errors import refuse
 from pathosyn.volume import Target
@@ -80,16 +80,26 @@ class Job:
             share[rim] = solid({name: self.scene.normalisers[name].apply(values) for name, values in images.items()})
         return share
 
+    def blank(self, contrast: str, near: Mask) -> Mask:
+        """Where this contrast holds no signal on `near` (Z, H, W; the file's grid), and so no lesion is drawn in it."""
+        found = np.zeros(near.shape, bool)
+        if tight := box_of(near):
+            box = grown_box(tight, (0, 2, 2), near.shape)  # a square at the edge of `near` reaches two pixels beyond it
+            values = self.scan.volumes[contrast].canonical().transpose(2, 1, 0)[box]
+            normal, level = self.scene.normalisers[contrast].apply, self._levels[contrast]
+            found[box] = blank(normal(values), None if level is None else float(normal(np.asarray(level))))
+        return found & near
+
+    @cached_property
+    def _levels(self) -> dict[str, float | None]:
+        return {name: one_value(stored.canonical().transpose(2, 1, 0)[~self.native_head]) for name, stored in self.scan.volumes.items()}
+
     def _air(self) -> Mask:
         """Where every contrast holds the one value that a brain extraction wrote around the brain: a lesion's rim does not spill into it."""
         air = ~self.native_head
-        for stored in self.scan.volumes.values():
-            values = stored.canonical().transpose(2, 1, 0)
-            outside = values[~self.native_head]
-            level = np.median(outside) if outside.size else np.nan
-            if not (outside == level).sum() >= 0.8 * max(outside.size, 1):
-                return np.zeros_like(air)
-            air &= values == level
+        for name, stored in self.scan.volumes.items():
+            level = self._levels[name]
+            air &= stored.canonical().transpose(2, 1, 0) == (np.nan if level is None else level)
         return air
 
 

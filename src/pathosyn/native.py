@@ -20,14 +20,15 @@ def support(job: Job, *, healed_only: bool = False) -> Mask:
 def composed(job: Job, f_old: Field, f_new: Field | None = None, r: Field | None = None, *, severity: float = 0.0) -> dict[str, Volume]:
     """Every contrast with the old lesion out and, where `r` is given, the new one in (DESIGN §3). Fields are (Z, C, H, W), normalised.
 
-    Only voxels of the support are computed and written; all others keep their stored value, bit for bit."""
+    Only voxels of the support where the contrast holds signal are computed and written; all others keep their stored value, bit for bit."""
     S_old, S_new = job.native_blends  # noqa: N806 - the paper's letters
-    where = support(job, healed_only=r is None)
+    may_change = support(job, healed_only=r is None)
     kind = job.loaded.config.method.composition
     images = {}
-    tissue = job.native_tissue[where]
     for channel, name in job.channels():
         stored, normaliser = job.scan.volumes[name], job.scene.normalisers[name]
+        where = may_change & ~job.blank(name, may_change)
+        tissue = job.native_tissue[where]
         values = stored.canonical().transpose(2, 1, 0)
         inside = heal(values[where], normaliser.invert(_to_native(job, f_old[:, channel])[where]), S_old[where])
         if r is not None and f_new is not None:

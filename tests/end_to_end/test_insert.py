@@ -109,13 +109,33 @@ def test_fluid_beside_the_lesion_stays(
         stored = np.asarray(volume.dataobj).copy()
         canonical = nib.as_closest_canonical(nib.Nifti1Image(where.astype(np.uint8), nib.as_closest_canonical(volume).affine))
         there = np.asarray(nib.orientations.apply_orientation(np.asarray(canonical.dataobj), _orientation(volume))) > 0
-        stored[there] = np.quantile(stored[stored > 0], 0.02)
+        stored[there] = np.quantile(stored[stored > 0], 0.02) + np.random.default_rng(0).integers(0, 4, int(there.sum()))
         nib.save(nib.Nifti1Image(stored, volume.affine, volume.header), path)
     assert insert(source, tmp_path / "out", "--severity", 1.5) == 0
     (result,) = results(tmp_path / "out")
     before, after = read(source / f"case_t1{how.suffix}"), read(result / f"case-r00_t1{how.suffix}")
     differs = after.canonical() != before.canonical()
     assert not differs[wet].any() and differs[dark_in_one].any() and differs[mask & ~cyst].mean() > 0.6 and differs[cyst].mean() > 0.6
+
+
+def test_a_contrast_is_not_drawn_beyond_its_own_field_of_view(
+    insert: Cli, restore: Callable[..., Path], storage: Callable[..., Any], read: Callable[[Path], Any], tmp_path: Path
+) -> None:
+    """A T1 that ends inside the lesion stays empty there, and is drawn up to there; the FLAIR is drawn on all of the lesion."""
+    source = restore(tmp_path / "in" / "case", storage())
+    mask = np.asarray(read(source / "case_seg.nii.gz").canonical()) > 0
+    beyond = np.zeros(mask.shape, bool)
+    beyond[int(np.argwhere(mask)[:, 0].mean()) :] = True
+    path = source / "case_t1.nii.gz"
+    image = nib.load(path)
+    stored = np.asarray(image.dataobj).copy()
+    canonical = nib.as_closest_canonical(nib.Nifti1Image(beyond.astype(np.uint8), nib.as_closest_canonical(image).affine))
+    stored[np.asarray(nib.orientations.apply_orientation(np.asarray(canonical.dataobj), _orientation(image))) > 0] = 0
+    nib.save(nib.Nifti1Image(stored, image.affine, image.header), path)
+    assert insert(source, tmp_path / "out", "--severity", 1.5) == 0
+    (result,) = results(tmp_path / "out")
+    differs = {c: read(result / f"case-r00_{c}.nii.gz").canonical() != read(source / f"case_{c}.nii.gz").canonical() for c in ("t1", "flair")}
+    assert not differs["t1"][beyond].any() and differs["t1"][mask & ~beyond].mean() > 0.6 and differs["flair"][mask & beyond].mean() > 0.6
 
 
 def _orientation(image: Any) -> Any:

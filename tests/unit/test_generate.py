@@ -229,8 +229,8 @@ def test_fluid_beyond_the_masks_stays_in_the_controls_too(loaded: Loaded, make_m
 
     m = torch.zeros(1, 1, 32, 32)
     m[..., 12:20, 12:20] = 1
-    x = torch.zeros(1, 2, 32, 32)
-    x[:, :, :, :16] = -3.0  # the left half is fluid, also under the lesion's left half
+    x = 0.01 * torch.rand(1, 2, 32, 32, generator=torch.Generator().manual_seed(0))
+    x[:, :, :, :16] -= 3.0  # the left half is fluid, also under the lesion's left half
     x[:, 0, :4] = 5.0  # but for the uppermost rows, bright in T1
     batch = LesionBatch(x, m, m, x, torch.ones(1, 2, dtype=torch.bool), torch.zeros(1, dtype=torch.bool), ["a"], [0])
     pasted = torch.zeros_like(m)
@@ -243,6 +243,20 @@ def test_fluid_beyond_the_masks_stays_in_the_controls_too(loaded: Loaded, make_m
     assert torch.equal(found[0, :, :, :16][:, wet], x[0, :, :, :16][:, wet])
     off = make_method(default(), stop_at_fluid=False)
     assert bool((drawing.stopped_at_fluid(off, batch, torch.full_like(x, 9.0), pasted) == 9).all())
+
+
+@pytest.mark.parametrize("stops", [True, False])
+def test_no_contrast_is_drawn_where_it_holds_no_signal(make_method: Callable[..., Any], stops: bool) -> None:
+    from pathosyn.types import LesionBatch
+
+    m = torch.zeros(1, 1, 32, 32)
+    m[..., 12:20, 12:20] = 1
+    x = torch.rand(1, 2, 32, 32, generator=torch.Generator().manual_seed(0))
+    x[:, 0, :, 16:] = -2.0  # the field of view of the first contrast ends inside the lesion
+    x[:, 1, 15, 15] = -2.0  # a dark pixel of the second is tissue
+    batch = LesionBatch(x, m, m, x, torch.ones(1, 2, dtype=torch.bool), torch.zeros(1, dtype=torch.bool), ["a"], [0])
+    found = drawing.stopped_at_fluid(make_method(default(), stop_at_fluid=stops), batch, torch.full_like(x, 9.0), m)
+    assert torch.equal(found[:, 0, :, 16:], x[:, 0, :, 16:]) and bool((found[:, 0, :, :16] == 9).all()) and bool((found[:, 1] == 9).all())
 
 
 @pytest.mark.parametrize("name", ["pathosyn", "gaussian", "copy-paste"])

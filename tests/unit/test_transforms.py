@@ -117,6 +117,22 @@ def test_a_coarser_grid_is_drawn_on_its_own_voxels(plane: tuple[np.ndarray, np.n
     assert (made[0] != image)[:, made[1][0] > 0].mean() > 0.9
 
 
+def test_a_channel_is_not_drawn_beyond_its_own_field_of_view(plane: tuple[np.ndarray, np.ndarray], recipe_of: Callable[..., Recipe]) -> None:
+    recipe = recipe_of(("t1", "flair"))
+    image = plane[0][[0, 2]]
+    outline = put(recipe, image, plane[1], (1.0, 1.0), 4)
+    assert outline is not None
+    lesion = outline[1][0] > 0
+    beyond = np.zeros(lesion.shape, bool)
+    beyond[:, int(np.argwhere(lesion)[:, 1].mean()) :] = True
+    ended = image.copy()
+    ended[0, beyond] = image[0].min()
+    made = put(recipe_of(("t1", "flair"), masks=[lesion], rim_mm=0.0), ended, plane[1], (1.0, 1.0), 4)
+    assert made is not None
+    differs, drawn = made[0] != ended, made[1][0] > 0
+    assert (drawn & beyond).any() and not differs[0][beyond].any() and differs[1][drawn & beyond].mean() > 0.9
+
+
 def test_fewer_contrasts_are_missing_channels(plane: tuple[np.ndarray, np.ndarray], recipe_of: Callable[..., Recipe]) -> None:
     alone = put(recipe_of(("flair",)), plane[0][2:], plane[1], (1.0, 1.0), 5)
     turned = put(recipe_of(("flair", "t1")), plane[0][[2, 0]], plane[1], (1.0, 1.0), 5)

@@ -237,7 +237,8 @@ def _drawn(recipe: Recipe, loaded: Loaded, scan: Scan, mask: Mask, severity: flo
         f_native, r_native = (back(field[:, channel], S.shape, scan.spacing, geometry.grid_mm, order=1)[where] for field in (f, r))
         wide = values[c].astype(np.result_type(values.dtype, np.float32))
         drawn = recompose(wide, normaliser.invert(f_native), r_native * np.float32(normaliser.scale), S[where], severity=severity, kind=method.composition)
-        values[c] = as_dtype(on_tissue(wide, drawn, share), values.dtype)
+        signal = np.where(scan.blank(c, slab)[where], np.float32(0), share)
+        values[c] = as_dtype(on_tissue(wide, drawn, signal), values.dtype)
     return Change(np.flatnonzero(where) + slab.start * where[0].size, values, np.flatnonzero(mask))
 
 

@@ -12,15 +12,13 @@ from scipy import ndimage
 from pathosyn.config import Geometry
 from pathosyn.data.masks import blend_map
 from pathosyn.data.normalise import Normaliser, fit_normaliser, foreground
-from pathosyn.data.tissue import solid
+from pathosyn.data.tissue import ONE_VALUE, blank, one_value, solid
 
 Mask = NDArray[np.bool_]
 Spacing = tuple[float, float, float]
 
-ONE_VALUE = 0.8
-"""Where more than this share of what is off the head has one value, a tool has cut the brain out, and tissue reaches to the head's edge."""
 RIM_MM = 15.0
-"""Otherwise skin, fat and bone are so thick."""
+"""So thick are skin, fat and bone where no tool has cut the brain out."""
 FLUID_PX = 5
 """Side of the square over which fluid has to prevail for it to count: ventricles, not sulci."""
 
@@ -58,9 +56,17 @@ class Scan:
         return ndimage.minimum_filter(self.head, (1, *sides), mode="constant", cval=False) & ~self.near & (tissue > 0.5)
 
     def _rim(self) -> float:
-        outside = [self.stack[c][~self.head] for c in self.normalisers]
-        cut_out = all(np.count_nonzero(values == np.median(values)) >= ONE_VALUE * values.size for values in outside)
+        # Without anything off the head there is nothing left to cut out.
+        cut_out = all(self.head.all() or self._level(c) is not None for c in self.normalisers)
         return 0.0 if cut_out else RIM_MM
+
+    def blank(self, channel: int, slab: slice) -> Mask:
+        """Where a channel holds no signal in these slices, (z, H, W)."""
+        normal, level = self.normalisers[channel].apply, self._level(channel)
+        return blank(normal(self.stack[channel, slab]), None if level is None else float(normal(np.asarray(level))))
+
+    def _level(self, channel: int) -> float | None:
+        return one_value(self.stack[channel][~self.head])
 
 
 def head_of(contrasts: Sequence[np.ndarray]) -> Mask:
