@@ -87,6 +87,8 @@ def structure_terms(model: PathoSyn, batch: LesionBatch, parts: Parts, x_sub: Im
     assert model.coarse is not None
     counts = parts.known * (~batch.healthy).to(batch.x.dtype)[:, None, None, None]
     r0, there = coarse.form(model, model.to_scaled(decomposition.deviation(batch.x, x_sub, parts.support * counts)), batch, x_sub, parts)
+    if model.looking:
+        r0 = appearance.recoloured(model, r0, batch, parts, streams)
     several = r0.shape[1] // batch.x.shape[1]
     known, counts = parts.known.repeat(1, several, 1, 1), counts.repeat(1, several, 1, 1)
     t = diffusion.training_times(rng.integers(streams, 1, model.schedule.T), model.schedule.T, times=method.times).to(r0.device)

@@ -26,6 +26,9 @@ BLUR = 0.1
 """Spread of what is added to a measured appearance in training, in units of its spread over the training lesions: no lesion is known by its numbers."""
 SILENT = 0.1
 """Probability that the network is not told."""
+GAIN, MIX, SHIFT = 0.35, 0.25, 0.4
+"""Spreads of what a real form's looks are changed by in training (`recoloured`): the logarithm of a factor, the part of another contrast that is mixed in, and
+what is added, in units of the form."""
 ROUNDS = 6
 """Of moving a drawn form: cells at the rim move only as far as they are lesion, so once is not enough."""
 
@@ -117,6 +120,21 @@ def taught(look: Tensor, streams: Sequence[torch.Generator]) -> Tensor:
     noise = torch.stack([torch.randn(look.shape[1], generator=stream) for stream in streams]).to(look.device)
     silent = torch.stack([torch.rand(1, generator=stream) for stream in streams]).to(look.device) < SILENT
     return torch.where(silent, torch.full_like(look, torch.nan), look + BLUR * noise)
+
+
+def recoloured(model: PathoSyn, form: Image, batch: LesionBatch, parts: Parts, streams: Sequence[torch.Generator]) -> Image:
+    """A real form with other looks: about its mean over the lesion the contrasts are mixed by a random matrix near 1 and moved, the roughness made more or less
+    varied and moved, each as far as a cell is lesion. What the lesion's looks are then says little of which lesion it is."""
+    contrasts = len(model.config.contrasts)
+    channels, share = form.shape[1], coarse.lesion_share(model, batch, parts).to(form.dtype)
+    mean = ((form * share).sum(dim=(2, 3)) / share.sum(dim=(2, 3)).clamp(min=1e-6))[:, :, None, None]
+    u = torch.stack([torch.randn(channels, channels + 2, generator=stream) for stream in streams]).to(form.device, form.dtype)
+    mix = MIX * u[:, :, :channels] * (1.0 - torch.eye(channels, device=form.device))
+    mix[:, contrasts:], mix[:, :, contrasts:] = 0.0, 0.0
+    there = batch.present.to(form.device, form.dtype).repeat(1, channels // contrasts)
+    matrix = (mix + torch.eye(channels, device=form.device)) * (GAIN * u[:, :, channels]).exp()[:, :, None] * there[:, :, None] * there[:, None, :]
+    other = torch.einsum("bij,bjhw->bihw", matrix, form - mean) + mean + SHIFT * u[:, :, channels + 1, None, None] * there[:, :, None, None]
+    return form + share * (other - form)
 
 
 def held(model: PathoSyn, form: Image, look: Tensor, batch: LesionBatch, parts: Parts) -> Image:

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor
-from torch.nn.functional import affine_grid, grid_sample
+from torch.nn.functional import affine_grid, grid_sample, interpolate
 
 from pathosyn.types import Image, LesionBatch
 
@@ -17,8 +17,10 @@ GAIN = 0.25
 """Each contrast times exp(u), |u| up to this, on top of what every stage does (`Slices.draw`)."""
 TILT = 20.0
 """Degrees to either side."""
-ZOOM = (0.78, 1.1)
+ZOOM = (0.65, 1.1)
 """Factors of length between which a window is shrunk or stretched: hardly beyond 1, or large lesions would leave it."""
+BEND, BEND_OVER = 3.0, 24
+"""A window is bent by displacements of so many pixels' standard deviation at knots that lie so many pixels apart."""
 HIDE = 0.15
 """Probability that a contrast is hidden, as if the subject had none of it."""
 
@@ -52,8 +54,8 @@ def rolled(field: Image, shifts: Tensor) -> Image:
 
 
 def warped(batch: LesionBatch, streams: Sequence[torch.Generator]) -> LesionBatch:
-    """Each window tilted by up to `TILT` and zoomed by `ZOOM` (uniform in its logarithm) about its centre, on its own stream, every field alike: images
-    and S linear between pixels, the mask by the nearest one. What comes in from beyond the window repeats its edge, without lesion.
+    """Each window tilted by up to `TILT`, zoomed by `ZOOM` (uniform in its logarithm) about its centre and bent (`BEND`), on its own stream, every field alike:
+    images and S linear between pixels, the mask by the nearest one. What comes in from beyond the window repeats its edge, without lesion.
 
     Interpolation takes fine detail away, so this is for what is learned of means over cells, and of roughness beside the scan's own."""
     u = torch.stack([torch.rand(2, generator=stream) for stream in streams])
@@ -62,7 +64,7 @@ def warped(batch: LesionBatch, streams: Sequence[torch.Generator]) -> LesionBatc
     back = (-(low + (high - low) * u[:, 1])).exp()
     cos, sin, zero = back * angle.cos(), back * angle.sin(), torch.zeros_like(angle)
     theta = torch.stack([torch.stack([cos, -sin, zero], dim=1), torch.stack([sin, cos, zero], dim=1)], dim=1).to(batch.x.device)
-    grid = affine_grid(theta, [len(batch), 1, *batch.x.shape[2:]], align_corners=False)
+    grid = affine_grid(theta, [len(batch), 1, *batch.x.shape[2:]], align_corners=False) + _bent(batch, streams).to(batch.x.device)
 
     def image(field: Image) -> Image:
         return grid_sample(field.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)
@@ -71,3 +73,12 @@ def warped(batch: LesionBatch, streams: Sequence[torch.Generator]) -> LesionBatc
     m = grid_sample(batch.m, grid, mode="nearest", padding_mode="zeros", align_corners=False)
     S = grid_sample(batch.S, grid, mode="bilinear", padding_mode="zeros", align_corners=False)  # noqa: N806 - the paper's letter
     return replace(batch, x=image(batch.x), x_ph=image(batch.x_ph), x_sub=x_sub, m=m, S=S)
+
+
+def _bent(batch: LesionBatch, streams: Sequence[torch.Generator]) -> Tensor:
+    """(B, H, W, 2): smooth displacements, x before y, in the units of `affine_grid`, where a window is two wide."""
+    size = batch.x.shape[2:]
+    knots = [max(2, round(side / BEND_OVER)) + 1 for side in size]
+    moved = torch.stack([torch.randn(2, *knots, generator=stream) for stream in streams])
+    smooth = interpolate(moved, size=tuple(size), mode="bicubic", align_corners=True)
+    return (smooth * BEND * 2.0).permute(0, 2, 3, 1) / torch.tensor([size[1], size[0]])

@@ -28,16 +28,17 @@ NEAR_ONE = 0.95
 """Detail is not asked to share more."""
 
 
-def form(model: PathoSyn, r0: Image, batch: LesionBatch, x_sub: Image, parts: Parts) -> tuple[Image, Mask]:
+def form(model: PathoSyn, r0: Image, batch: LesionBatch, x_sub: Image, parts: Parts, *, own: Tensor | None = None) -> tuple[Image, Mask]:
     """r_0 (B, C, H, W; scaled, 0 off the support) in cells: their means and, with `roughness`, the logarithm of how rough they are beside the scan's
     own grain, with mean 0 and spread 1 over the training data: (B, C or 2C, H/coarse, W/coarse), and which cells hold any of the support.
 
-    With `cells` = intensity the means are of f + r_0 on the lesion: r_0 there undoes what f got wrong, and a network that draws r_0 has to know it."""
+    With `cells` = intensity the means are of f + r_0 on the lesion: r_0 there undoes what f got wrong, and a network that draws r_0 has to know it.
+    `own`: the scan's `own_spread`, where it is known already."""
     mean, there = decomposition.coarsen(r0, parts.support, model.config.method.coarse)
     mean = mean + _ground(model, batch, x_sub, parts)
     if not model.rough:
         return mean, there
-    _, relative = relative_roughness(model, model.from_scaled(r0), batch.x, parts)
+    _, relative = relative_roughness(model, model.from_scaled(r0), batch.x, parts, own=own)
     relative = (relative - _per_contrast(model.rough_mean)) / _per_contrast(model.rough_std).clamp(min=1e-3)
     return torch.cat([mean, relative * there * parts.known], dim=1), there
 
@@ -72,12 +73,12 @@ def with_form(
     them; what lies beyond these, its detail, is as much stronger or weaker as the cells are to be rougher or smoother, and mixed until the contrasts of
     f + r_0 share on the lesion what `shared` (`appearance.shared`) asks for."""
     r0, size = r0.float() * parts.support, model.config.method.coarse
-    now, there = form(model, r0, batch, x_sub, parts)
+    own = own_spread(batch.x, parts) if model.rough else None
+    now, there = form(model, r0, batch, x_sub, parts, own=own)
     moved = change(now)
     before, after = (decomposition.refine(means(model, each, batch, x_sub, parts), there, parts.support, size) for each in (now, moved))
     detail = r0 - before
-    if model.rough:
-        own = texture.own_spread(batch.x * parts.known, 1.0 - parts.support)
+    if own is not None:
         stronger = (roughness(model, moved, own) + FLOOR) / (roughness(model, now, own) + FLOOR)
         detail = detail * decomposition.refine(stronger, there, parts.support, size)
     if shared is not None:
@@ -93,11 +94,16 @@ def _mixed(detail: Image, smooth: Image, m: Mask, shared: Tensor) -> Image:
     return detail
 
 
-def relative_roughness(model: PathoSyn, r: Image, x: Image, parts: Parts) -> tuple[Mask, Image]:
+def own_spread(x: Image, parts: Parts) -> Tensor:
+    """(B, C, 1, 1): how strong the scan's own fine detail is off the support, normalised units."""
+    return texture.own_spread(x * parts.known, 1.0 - parts.support)
+
+
+def relative_roughness(model: PathoSyn, r: Image, x: Image, parts: Parts, *, own: Tensor | None = None) -> tuple[Mask, Image]:
     """Which cells hold any of the support, and log((roughness of r + FLOOR) / (the scan's own + FLOOR)) of each; r in normalised units."""
     size = model.config.method.coarse
     mean, there = decomposition.coarsen(r, parts.support, size)
-    own = texture.own_spread(x * parts.known, 1.0 - parts.support)
+    own = own_spread(x, parts) if own is None else own
     return there, torch.log((decomposition.roughness(r, mean, there, parts.support, size) + FLOOR) / (own + FLOOR))
 
 
@@ -121,11 +127,11 @@ def seen(
     """What eps_theta sees at full resolution beside r_t: the condition and, where the method asks for them, the scan's own grain made of `white`
     (B, 1, H, W) and the roughness that the coarse `form` asks for. The grain on the support is then as rough as that, and its contrasts share what `shared`
     (`appearance.shared`) asks for."""
-    x, visible = x * parts.known, 1.0 - parts.support
-    grain = None if white is None else texture.own_grain(x, visible, white) * parts.known
+    detail = texture.own_detail(x * parts.known, 1.0 - parts.support)
+    grain = None if white is None else texture.grain_of(*detail, white) * parts.known
     if not model.rough or form is None or there is None:
         return condition if grain is None else torch.cat([condition, grain], dim=1)
-    own = texture.own_spread(x, visible)
+    own = texture.spread_of(*detail)
     rough = decomposition.refine(roughness(model, form, own), there, parts.support, model.config.method.coarse) * parts.known
     if grain is not None:
         mixed = grain if shared is None else texture.sharing(grain, parts.support, shared)

@@ -12,8 +12,9 @@ from itertools import combinations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, interpolate, pad
+from torch.nn.functional import avg_pool2d, interpolate
 
+from pathosyn.texture import box_mean
 from pathosyn.types import Image, Mask
 from pathosyn.unets import DiffusionUNet, SubstrateUNet
 
@@ -39,8 +40,7 @@ def smooth_fill(x: Image, visible: Mask, *, sweeps: int = 4) -> Image:
         coarse = smooth_fill(coarse, (weight > 0).to(x.dtype), sweeps=sweeps)
         seen = torch.where(visible > 0, seen, interpolate(coarse, size=x.shape[2:], mode="bilinear"))
         for _ in range(sweeps):
-            averaged = avg_pool2d(pad(seen, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
-            seen = torch.where(visible > 0, seen, averaged)
+            seen = torch.where(visible > 0, seen, box_mean(seen, 1))
     return seen
 
 
@@ -110,7 +110,7 @@ class Critic(nn.Module):
 
 def fine_detail(x: Image) -> tuple[Image, Image, Image]:
     """x less its 3×3 mean, times 4; the absolute value of that; the 3×3 mean less the 7×7 mean, times 2. The factors bring them near x's own spread."""
-    near, far = (avg_pool2d(pad(x, (r,) * 4, mode="replicate"), 2 * r + 1, stride=1) for r in (1, 3))
+    near, far = (box_mean(x, r) for r in (1, 3))
     fine = 4.0 * (x - near)
     return fine, fine.abs(), 2.0 * (near - far)
 

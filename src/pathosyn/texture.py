@@ -12,7 +12,7 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, conv2d, max_pool2d, one_hot, pad
+from torch.nn.functional import conv2d, max_pool2d, one_hot, pad
 
 from pathosyn import moments
 from pathosyn.types import Image, Mask
@@ -32,10 +32,20 @@ LEAST = 16
 
 
 def box_mean(x: Image, radius: int) -> Image:
-    """The mean over a square of 2 · radius + 1 pixels; beyond the edge the border is repeated. Rows, then columns: 2k instead of k² reads a pixel."""
-    size = 2 * radius + 1
-    rows = avg_pool2d(pad(x, (0, 0, radius, radius), mode="replicate"), (size, 1), stride=1)
-    return avg_pool2d(pad(rows, (radius, radius, 0, 0), mode="replicate"), (1, size), stride=1)
+    """The mean over a square of 2 · radius + 1 pixels; beyond the edge the border is repeated.
+
+    Rows, then columns, as sums of moved copies: on a CPU that is five to fifteen times as fast as pooling with a stride of 1."""
+    rows = _box_sum(pad(x, (0, 0, radius, radius), mode="replicate"), 2 * radius + 1, dim=2)
+    return _box_sum(pad(rows, (radius, radius, 0, 0), mode="replicate"), 2 * radius + 1, dim=3) / (2 * radius + 1) ** 2
+
+
+def _box_sum(x: Image, size: int, *, dim: int) -> Image:
+    """Sums of `size` neighbours along `dim`, where all of them lie within x."""
+    count = x.shape[dim] - size + 1
+    total = x.narrow(dim, 0, count) + x.narrow(dim, 1, count)
+    for k in range(2, size):
+        total += x.narrow(dim, k, count)
+    return total
 
 
 def bands(x: Image) -> Image:
@@ -121,7 +131,11 @@ def own_detail(x: Image, visible: Mask, *, clip: float = CLIP) -> tuple[Image, M
 
 def own_spread(x: Image, visible: Mask, *, clip: float = CLIP) -> Tensor:
     """(B, C, 1, 1): RMS of the scan's own fine detail; 0 where no tissue is seen."""
-    detail, tissue = own_detail(x, visible, clip=clip)
+    return spread_of(*own_detail(x, visible, clip=clip))
+
+
+def spread_of(detail: Image, tissue: Mask) -> Tensor:
+    """`own_spread` of what `own_detail` found."""
     return (detail.square().sum(dim=(2, 3), keepdim=True) / tissue.sum(dim=(2, 3), keepdim=True).clamp(min=1.0)).sqrt()
 
 
@@ -130,13 +144,17 @@ def own_grain(x: Image, visible: Mask, white: Image, *, clip: float = CLIP) -> I
 
     The asymptotic spot noise of Galerne et al. 2011: `white` (B, 1, H, W; unit normal, or 0 where none is needed) convolved, periodically, with
     `own_detail`."""
-    detail, tissue = own_detail(x, visible, clip=clip)
+    return grain_of(*own_detail(x, visible, clip=clip), white)
+
+
+def grain_of(detail: Image, tissue: Mask, white: Image) -> Image:
+    """`own_grain` of what `own_detail` found."""
     white = white.float()
     spot = detail / tissue.sum(dim=(2, 3), keepdim=True).clamp(min=1.0).sqrt()
-    grain = torch.fft.irfft2(torch.fft.rfft2(spot) * torch.fft.rfft2(white), s=x.shape[2:])
+    grain = torch.fft.irfft2(torch.fft.rfft2(spot) * torch.fft.rfft2(white), s=detail.shape[2:])
     # Where the noise is 0 beyond a box, so much of the sum is missing.
     power = spot.square()
-    lit = torch.fft.irfft2(torch.fft.rfft2(power) * torch.fft.rfft2((white != 0).to(spot.dtype)), s=x.shape[2:])
+    lit = torch.fft.irfft2(torch.fft.rfft2(power) * torch.fft.rfft2((white != 0).to(spot.dtype)), s=detail.shape[2:])
     return grain / (lit / power.sum(dim=(2, 3), keepdim=True).clamp(min=1e-12)).clamp(min=0.05).sqrt()
 
 
@@ -167,7 +185,8 @@ def sharing(grain: Image, where: Mask, wanted: Tensor) -> Image:
         told = wanted.isfinite() & (where.sum(dim=(2, 3)) >= LEAST)
         mix = moments.transport(moments.matrix(now, channels), moments.matrix(torch.where(told, wanted, now), channels))
         strength = own.diagonal(dim1=1, dim2=2).clamp(min=moments.QUIET).sqrt()[:, :, None, None]
-        return (torch.einsum("bij,bjhw->bihw", mix.to(fine.dtype), fine / strength) * strength).to(grain.dtype)
+        mixed = torch.einsum("bij,bjhw->bihw", mix.to(fine.dtype), fine / strength) * strength
+        return torch.where(told.all(dim=1)[:, None, None, None], mixed.to(grain.dtype), grain)
 
 
 def missing_grain(f: Image, x: Image, support: Mask, white: Image) -> Image:

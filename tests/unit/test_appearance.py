@@ -224,6 +224,67 @@ def test_the_structures_step_teaches_what_is_told(method: PathoSyn, batch_of: Ba
     assert gradient is not None and gradient.shape[1] == 4 + 6 + FORM + 1 and bool((gradient[:, 10:].abs().amax(dim=(0, 2, 3)) > 0).all())
 
 
+def recoloured(method: PathoSyn, form: Tensor, batch: LesionBatch, name: object = "looks") -> Tensor:
+    return appearance.recoloured(method, form, batch, method.parts(batch), [rng.generator(name, i) for i in range(len(batch))])
+
+
+def test_a_form_of_other_looks_is_a_linear_map_of_its_contrasts_about_their_mean(method: PathoSyn, batch_of: Batches) -> None:
+    batch = large(batch_of)
+    share = coarse.lesion_share(method, batch, method.parts(batch))
+    form = torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    made = recoloured(method, form, batch)
+    whole = (share[:, 0] == 1).numpy()
+    for b in range(3):
+        before, after = (values[b].numpy()[:, whole[b]] for values in (form, made))
+        one = np.ones((1, before.shape[1]))
+        for mine, of in ((slice(0, 2), slice(0, 2)), (slice(2, 3), slice(2, 3)), (slice(3, 4), slice(3, 4))):
+            known = np.concatenate([before[of], one])
+            matrix = np.linalg.lstsq(known.T, after[mine].T, rcond=None)[0]
+            assert np.allclose(known.T @ matrix, after[mine].T, atol=1e-4), "roughness keeps to itself, and so does each of its contrasts"
+            assert abs(matrix[0, 0] - 1) > 1e-3 and abs(matrix[-1]).min() > 1e-3
+    beyond = (share == 0).expand_as(form)
+    assert torch.equal(made[beyond], form[beyond])
+    assert torch.equal(made, recoloured(method, form, batch)) and not torch.equal(made, recoloured(method, form, batch, "others"))
+
+
+@pytest.mark.parametrize(("name", "changed"), [("GAIN", "std"), ("MIX", "correlation"), ("SHIFT", "mean")])
+def test_each_change_of_looks_is_as_wide_as_it_says(method: PathoSyn, batch_of: Batches, monkeypatch: pytest.MonkeyPatch, name: str, changed: str) -> None:
+    for each in ("GAIN", "MIX", "SHIFT"):
+        monkeypatch.setattr(appearance, each, 0.3 if each == name else 0.0)
+    m = torch.zeros(1000, 1, 32, 32)
+    m[:, :, 8:24, 8:24] = 1.0
+    batch = replace(batch_of(1000), m=m, S=m)
+    form = torch.zeros(1000, 4, 8, 8)
+    form[:, 0, :, ::2], form[:, 0, :, 1::2] = -1.0, 1.0
+    form[:, 1, ::2], form[:, 1, 1::2] = -1.0, 1.0
+    inside = recoloured(method, form, batch)[:, :2, 2:6, 2:6].flatten(2)
+    mean, std = inside.mean(dim=2), inside.std(dim=2, correction=0)
+    apart = inside - mean[:, :, None]
+    found = {
+        "std": std[:, 0].log(),
+        "correlation": (apart[:, 0] * form[:, 1, 2:6, 2:6].flatten(1)).mean(dim=1),  # the part of the other contrast that was mixed in
+        "mean": mean[:, 0],
+    }
+    assert 0.27 < float(found[changed].std()) < 0.33 and abs(float(found[changed].mean())) < 0.03
+    assert all(float(values.std()) < 1e-3 for what, values in found.items() if what != changed and (name, what) != ("MIX", "std"))
+
+
+def test_a_missing_contrast_gets_no_looks(method: PathoSyn, batch_of: Batches) -> None:
+    batch = replace(large(batch_of), present=torch.tensor([[True, False]] * 3))
+    form = torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    form[:, [1, 3]] = 0.0
+    made = recoloured(method, form, batch)
+    assert not made[:, [1, 3]].any() and not torch.equal(made[:, [0, 2]], form[:, [0, 2]])
+
+
+def test_the_structures_step_learns_from_forms_of_other_looks(method: PathoSyn, batch_of: Batches, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch, seen = large(batch_of), []
+    monkeypatch.setattr(appearance, "recoloured", lambda model, form, *rest: torch.full_like(form, 5.0))
+    monkeypatch.setattr(appearance, "taught", lambda look, streams: seen.append(look) or look)
+    method.losses(batch, player="coarse", rng=[rng.generator(i) for i in range(3)])
+    assert torch.allclose((seen[0] * method.look_std + method.look_mean)[:, :4], torch.full((3, 4), 5.0), atol=1e-3), "and is told these"
+
+
 def test_what_contrasts_share_is_asked_for_in_its_own_units(method: PathoSyn, batch_of: Batches, make_method: Maker) -> None:
     """As it was measured; 0 where a contrast is missing, NaN where nothing is told, nothing where the method does not ask."""
     batch = batch_of(present=[[1, 1], [1, 0], [1, 1]])

@@ -62,8 +62,9 @@ def test_the_streams_alone_decide(batch_of: Batches) -> None:
     assert torch.equal(first.x, again.x) and not torch.equal(first.x, other.x)
 
 
-def test_nothing_is_warped_by_no_tilt_and_no_zoom(batch_of: Batches, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_warped_by_no_tilt_no_zoom_and_no_bend(batch_of: Batches, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(augment, "TILT", 0.0)
+    monkeypatch.setattr(augment, "BEND", 0.0)
     monkeypatch.setattr(augment, "ZOOM", (1.0, 1.0))
     batch = replace(batch_of(), x_sub=batch_of().x_ph)
     made = augment.warped(batch, streams(3))
@@ -75,6 +76,7 @@ def test_nothing_is_warped_by_no_tilt_and_no_zoom(batch_of: Batches, monkeypatch
 def test_a_zoom_takes_all_fields_along(zoom: float, batch_of: Batches, monkeypatch: pytest.MonkeyPatch) -> None:
     """Areas go with its square, S stays 1 on the lesion, and an image that shows the mask still does."""
     monkeypatch.setattr(augment, "ZOOM", (zoom, zoom))
+    monkeypatch.setattr(augment, "BEND", 0.0)
     batch = batch_of(8)
     shown = batch.m.expand(-1, 2, -1, -1)
     made = augment.warped(replace(batch, x=shown, x_ph=2 * shown, x_sub=3 * shown), streams(8))
@@ -86,9 +88,34 @@ def test_a_zoom_takes_all_fields_along(zoom: float, batch_of: Batches, monkeypat
 
 def test_tilts_go_both_ways_as_far_as_they_may(batch_of: Batches, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(augment, "ZOOM", (1.0, 1.0))
+    monkeypatch.setattr(augment, "BEND", 0.0)
     ramp = torch.arange(32.0).sub(15.5).view(1, 1, 1, 32).expand(200, 2, 32, 32)
     batch = batch_of(200)
     made = augment.warped(replace(batch, x=ramp), streams(200)).x[:, 0]
     degrees = torch.rad2deg(torch.atan2(made[:, 17, 16] - made[:, 15, 16], made[:, 16, 17] - made[:, 16, 15]))
     assert 18 < float(degrees.max()) <= 20.1 and -20.1 <= float(degrees.min()) < -18
     assert torch.equal(made[:5], augment.warped(replace(batch_of(5), x=ramp[:5]), streams(5)).x[:, 0]), "each on its own stream"
+
+
+def test_a_bend_is_smooth_and_as_wide_as_it_says(batch_of: Batches, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(augment, "TILT", 0.0)
+    monkeypatch.setattr(augment, "ZOOM", (1.0, 1.0))
+    monkeypatch.setattr(augment, "BEND", 2.0)
+    batch = batch_of(300)
+    # Where each pixel comes from, row and column, read off two ramps.
+    here = torch.stack(torch.meshgrid(torch.arange(32.0), torch.arange(32.0), indexing="ij")).expand(300, 2, 32, 32)
+    moved = (augment.warped(replace(batch, x=here), streams(300)).x - here)[:, :, 8:24, 8:24]
+    assert 0.8 < float(moved[:, :, 7:9, 7:9].std()) / (2.0 * 1.0) < 1.2, "a knot lies in the middle"
+    assert abs(float(torch.corrcoef(moved[:, :, 8, 8].T)[0, 1])) < 0.2, "rows and columns by themselves"
+    steps = torch.cat([moved.diff(dim=2).flatten(), moved.diff(dim=3).flatten()])
+    assert float(steps.abs().max()) < 1.0, "nothing is folded"
+    assert torch.equal(moved[:3], (augment.warped(replace(batch_of(3), x=here[:3]), streams(3)).x - here[:3])[:, :, 8:24, 8:24]), "each on its own stream"
+
+
+@pytest.mark.parametrize("name", range(8))
+def test_bent_or_not_a_lesion_lies_where_its_blend_map_is_1(batch_of: Batches, name: int) -> None:
+    batch = batch_of(5)
+    grown = torch.nn.functional.max_pool2d(batch.m, 7, 1, 3)  # as every S is: 1 on the lesion and around it
+    made = augment.warped(replace(batch, S=grown), streams(5, name))
+    inside = (made.m > 0)[:, :, 2:-2, 2:-2]  # beyond a window there is no lesion
+    assert float(made.S[:, :, 2:-2, 2:-2][inside].min()) == pytest.approx(1.0, abs=1e-5)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pathosyn import coarse, decomposition, diffusion, rng, texture
+from pathosyn import appearance, coarse, decomposition, diffusion, rng, texture
 from pathosyn.checkpoint import Provenance, save_weights
 from pathosyn.config import Config, default
 from pathosyn.methods.pathosyn import PathoSyn
@@ -76,8 +76,11 @@ def test_roughness_does_not_depend_on_the_scans_brightness(method: PathoSyn, bat
 
 
 @pytest.mark.parametrize("kind", ["v", "r0"])
-def test_a_network_that_knows_the_form_has_nothing_to_learn_and_draws_it(kind: str, make_method: Maker, batch_of: Batches) -> None:
+def test_a_network_that_knows_the_form_has_nothing_to_learn_and_draws_it(
+    kind: str, make_method: Maker, batch_of: Batches, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whatever it puts out. The last call's own prediction stays what it was."""
+    monkeypatch.setattr(appearance, "recoloured", lambda model, form, *_: form)
     method, batch = make_method(default(), coarse_prediction=kind, prediction="v", hold=False, gather=False), batch_of()
     parts = method.parts(batch)
     truth, there = coarse.form(method, deviation(method, batch), batch, batch.x_ph, parts)
@@ -107,6 +110,7 @@ def test_an_error_of_r0_counts_as_that_of_v_up_to_a_limit(make_method: Maker, ba
         v, w = (diffusion.target(r, diffusion.predict_eps(r_t, r, times, method.schedule), times, method.schedule, prediction="v") for r in (r0, r0 + off))
         assert float((v - w).square()) == pytest.approx(off**2 / spread, rel=1e-3)
     monkeypatch.setattr(diffusion, "training_times", lambda u, T, times: torch.full_like(u, 20))
+    monkeypatch.setattr(appearance, "recoloured", lambda model, form, *_: form)
 
     class Off(torch.nn.Module):
         def forward(self, r_t: Tensor, _: Tensor, __: Tensor) -> Tensor:
