@@ -65,7 +65,7 @@ def noised(model: PathoSyn, batch: LesionBatch, parts: Parts, x_sub: Image, stre
         start = decomposition.refine(coarse.means(model, form, batch, x_sub, parts), there, parts.support, method.coarse)
     # A missing contrast is 0 here as it is at the draw.
     r_t = diffusion.diffuse(start, t, eps, parts.support * parts.known, model.schedule)
-    white = rng.normal(streams, (1, *shape[1:])).to(device) if method.grain else None
+    white = rng.normal(streams, shape).to(device) if method.grain else None
     seen = coarse.seen(model, model.condition(batch.x, x_sub, batch.m, parts), batch.x, parts, white, form=form, there=there, shared=shared)
     output, r0_hat = model.estimate(model.eps, r_t, seen, t)
     # What is asked for gives r_0 itself, also where the noised start was its coarse form.

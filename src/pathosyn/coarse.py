@@ -125,7 +125,7 @@ def seen(
     shared: Tensor | None = None,
 ) -> Image:
     """What eps_theta sees at full resolution beside r_t: the condition and, where the method asks for them, the scan's own grain made of `white`
-    (B, 1, H, W) and the roughness that the coarse `form` asks for. The grain on the support is then as rough as that, and its contrasts share what `shared`
+    (B, C, H, W) and the roughness that the coarse `form` asks for. The grain on the support is then as rough as that, and its contrasts share what `shared`
     (`appearance.shared`) asks for."""
     detail = texture.own_detail(x * parts.known, 1.0 - parts.support)
     grain = None if white is None else texture.grain_of(*detail, white) * parts.known

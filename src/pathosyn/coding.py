@@ -75,9 +75,9 @@ class Coding(Framework):
         mean, log_var = self.encoder(torch.cat([r0, condition], dim=1)).float().chunk(2, dim=1)
         return Coded(known, r0, condition, self.cells(parts), mean, log_var.clamp(LEAST, MOST))
 
-    def decoded(self, code: Code, condition: Image, x: Image, parts: Parts, white: Mask) -> Image:
+    def decoded(self, code: Code, condition: Image, x: Image, parts: Parts, white: Image) -> Image:
         """D_r: r̂ in scaled units as the network gives it, also off the support; 0 on missing contrasts. Where the method asks for it, as for eps_theta, it is
-        shown the grain of the scan x made of `white` (B, 1, H, W): without noise to make texture of, a critic teaches it patterns."""
+        shown the grain of the scan x made of `white` (B, C, H, W): without noise to make texture of, a critic teaches it patterns."""
         if self.config.method.grain:
             condition = torch.cat([condition, texture.own_grain(x * parts.known, 1.0 - parts.support, white) * parts.known], dim=1)
         return self.decoder(code, condition).float() * parts.known

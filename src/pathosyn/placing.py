@@ -176,7 +176,7 @@ def healer(loaded: Loaded) -> Callable[[LesionBatch], torch.Tensor]:
         assert isinstance(method, Framework)
         device = next(method.parameters()).device
         f, parts = method.fill(batch.to(device)).float().cpu(), method.parts(batch)
-        white = rng.normal([rng.generator("heal", s, z) for s, z in zip(batch.subject, batch.z, strict=True)], (1, *batch.x.shape[2:]))
+        white = rng.normal([rng.generator("heal", s, z) for s, z in zip(batch.subject, batch.z, strict=True)], tuple(batch.x.shape[1:]))
         grain = texture.missing_grain(f, batch.x * parts.known, parts.support, white) * parts.known
         return decomposition.heal(batch.x, f + grain, batch.S)
 

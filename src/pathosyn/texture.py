@@ -34,7 +34,7 @@ LEAST = 16
 def box_mean(x: Image, radius: int) -> Image:
     """The mean over a square of 2 · radius + 1 pixels; beyond the edge the border is repeated.
 
-    Rows, then columns, as sums of moved copies: on a CPU that is five to fifteen times as fast as pooling with a stride of 1."""
+    Rows, then columns, as sums of moved copies: on a CPU much faster than pooling with a stride of 1."""
     rows = _box_sum(pad(x, (0, 0, radius, radius), mode="replicate"), 2 * radius + 1, dim=2)
     return _box_sum(pad(rows, (radius, radius, 0, 0), mode="replicate"), 2 * radius + 1, dim=3) / (2 * radius + 1) ** 2
 
@@ -140,22 +140,42 @@ def spread_of(detail: Image, tissue: Mask) -> Tensor:
 
 
 def own_grain(x: Image, visible: Mask, white: Image, *, clip: float = CLIP) -> Image:
-    """Noise (B, C, H, W) that has the amplitude, the correlation and what the contrasts share of the scan's own fine detail.
+    """Noise (B, C, H, W) that has the amplitude, the correlation and what the contrasts share of the scan's own fine detail, the same in every direction.
 
-    The asymptotic spot noise of Galerne et al. 2011: `white` (B, 1, H, W; unit normal, or 0 where none is needed) convolved, periodically, with
-    `own_detail`."""
+    A Gaussian field with the mean of the power spectrum of `own_detail` over each circle, for all contrasts together: `white` (B, C, H, W; unit normal, or 0
+    where none is needed) convolved, periodically, with its root. It is the asymptotic spot noise of Galerne et al. 2011 without a direction: which way the
+    folds around a lesion run says nothing of its texture, and would be seen as a hatch."""
     return grain_of(*own_detail(x, visible, clip=clip), white)
 
 
 def grain_of(detail: Image, tissue: Mask, white: Image) -> Image:
     """`own_grain` of what `own_detail` found."""
-    white = white.float()
-    spot = detail / tissue.sum(dim=(2, 3), keepdim=True).clamp(min=1.0).sqrt()
-    grain = torch.fft.irfft2(torch.fft.rfft2(spot) * torch.fft.rfft2(white), s=detail.shape[2:])
+    white, size = white.float(), detail.shape[2:]
+    root = _root(torch.fft.rfft2(detail / tissue.sum(dim=(2, 3), keepdim=True).clamp(min=1.0).sqrt()), size)
+    grain = torch.fft.irfft2(torch.einsum("bijhw,bjhw->bihw", root.to(torch.cfloat), torch.fft.rfft2(white)), s=size)
     # Where the noise is 0 beyond a box, so much of the sum is missing.
-    power = spot.square()
-    lit = torch.fft.irfft2(torch.fft.rfft2(power) * torch.fft.rfft2((white != 0).to(spot.dtype)), s=detail.shape[2:])
+    power = torch.fft.irfft2(root, s=size).square().sum(dim=2)
+    lit = torch.fft.irfft2(torch.fft.rfft2(power) * torch.fft.rfft2((white[:, :1] != 0).to(power.dtype)), s=size)
     return grain / (lit / power.sum(dim=(2, 3), keepdim=True).clamp(min=1e-12)).clamp(min=0.05).sqrt()
+
+
+def _root(spectrum: Tensor, size: torch.Size) -> Tensor:
+    """(B, C, C, H, W/2 + 1): at each frequency L with L Lᵀ = the mean, over the frequencies as far from 0, of the real part of s s* of the contrasts' spectra s
+    (B, C, H, W/2 + 1) of fields of `size`."""
+    (height, width), contrasts = size, spectrum.shape[1]
+    across, down = torch.fft.rfftfreq(width, device=spectrum.device), torch.fft.fftfreq(height, device=spectrum.device)
+    ring = ((across[None].square() + down[:, None].square()).sqrt() * min(height, width)).round().long().flatten()
+    # The half that a real field's spectrum leaves out is the mirror image of what is there: all but the first and, of an even width, the last column.
+    times = torch.where((across == 0) | (across == 0.5), 1.0, 2.0).expand(height, -1).flatten()
+    power = torch.einsum("bihw,bjhw->bijhw", spectrum, spectrum.conj()).real.flatten(3) * times
+    rings = int(ring.max()) + 1
+    count = times.new_zeros(rings).index_add_(0, ring, times).clamp(min=1.0)
+    mean = (power.new_zeros(*power.shape[:3], rings).index_add_(3, ring, power) / count).permute(0, 3, 1, 2)
+    # A contrast that is the same as another has a root all the same, and one that has no detail has none.
+    own = mean.diagonal(dim1=2, dim2=3)
+    least = 1e-5 * own.amax(dim=(1, 2), keepdim=True)[..., None] + 1e-20
+    root = torch.linalg.cholesky(mean + least * torch.eye(contrasts, device=mean.device)) * (own.amax(dim=1) > 0)[:, None, :, None]
+    return root.permute(0, 2, 3, 1)[..., ring].view(*power.shape[:3], height, -1)
 
 
 def shared(x: Image, where: Mask, *, radius: int = 1) -> Tensor:
@@ -193,7 +213,8 @@ def missing_grain(f: Image, x: Image, support: Mask, white: Image) -> Image:
     """What a smooth filling f lacks of the scan's own grain: noise (B, C, H, W), 0 off the support, with which f there is as rough as quiet tissue of the scan.
 
     `own_grain` scaled to the spread √(quiet² − has²), per contrast: the two are independent, so their powers add. `has` is f's own spread on the support, and
-    `quiet` the lower quartile, off it, of the RMS over 7×7 pixels: where cortex folds, detail is no grain. Nothing of x on the support is used."""
+    `quiet` the lower quartile, off it, of the RMS over 7×7 pixels: where cortex folds, detail is no grain. Nothing of x on the support is used. `white` as
+    `own_grain` takes it."""
     visible = 1.0 - support
     detail, tissue = own_detail(x, visible)
     local = (box_mean(detail.square(), 3) / box_mean(tissue, 3).clamp(min=1e-6)).sqrt()

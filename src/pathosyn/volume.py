@@ -94,7 +94,7 @@ def grain(method: PathoSyn, target: Target, x_sub: Field, noise: Callable[[int],
     made = np.zeros(target.x.shape, np.float32)
     if not method.config.method.grain:
         return made
-    white = noise(0)[:, :1]
+    white = noise(0)
 
     def run(batch: LesionBatch, windows: Sequence[Window]) -> Tensor:
         f = torch.from_numpy(np.stack([cut(x_sub[w.z], w) for w in windows])).to(batch.x.device)

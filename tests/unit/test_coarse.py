@@ -135,7 +135,7 @@ def test_begin_brings_the_logarithms_to_mean_0_and_spread_1(make_method: Maker, 
 
 def test_the_grain_on_the_support_is_as_rough_as_the_form_asks(method: PathoSyn, batch_of: Batches) -> None:
     batch = batch_of()
-    parts, white = method.parts(batch), rng.normal([rng.generator(i) for i in range(3)], (1, 32, 32))
+    parts, white = method.parts(batch), rng.normal([rng.generator(i) for i in range(3)], (2, 32, 32))
     condition, there = method.condition(batch.x, batch.x_ph, batch.m, parts), decomposition.coarsen(batch.D, batch.D, 4)[1]
     own = texture.own_spread(batch.x, 1 - parts.support)
     grains = []
@@ -155,7 +155,7 @@ def test_the_grain_on_the_support_is_as_rough_as_the_form_asks(method: PathoSyn,
 def test_the_grain_on_the_support_shares_what_is_asked(method: PathoSyn, batch_of: Batches) -> None:
     """There alone; windows that are told nothing see the scan's own."""
     batch = batch_of()
-    parts, white = method.parts(batch), rng.normal([rng.generator(i) for i in range(3)], (1, 32, 32))
+    parts, white = method.parts(batch), rng.normal([rng.generator(i) for i in range(3)], (2, 32, 32))
     condition, there = method.condition(batch.x, batch.x_ph, batch.m, parts), decomposition.coarsen(batch.D, batch.D, 4)[1]
     form = torch.zeros(3, 4, 8, 8)
     own, asked = (

@@ -167,7 +167,7 @@ def test_a_denoiser_that_knows_the_code_draws_its_decoding(latent: Any, batch_of
     with torch.no_grad():
         bound = latent.r_max[:, None, None]
         white = torch.randn(batch.x.shape, generator=torch.Generator().manual_seed(3))
-        grain = texture.own_grain(batch.x * parts.known, 1.0 - parts.support, white[:, :1]) * parts.known
+        grain = texture.own_grain(batch.x * parts.known, 1.0 - parts.support, white) * parts.known
         decoded = latent.decoder(code * latent.cells(parts), torch.cat([condition, grain], dim=1))
         expected = diffusion.project(decoded.clamp(-bound, bound), parts.support) * latent.r_scale[:, None, None]
     for seed in (4, 5):

@@ -108,7 +108,7 @@ def test_the_scans_own_grain_reaches_the_draw(tiny: Any, batch_of: Batches) -> N
     for method, answers in ((tiny, True), (made(paper()), False)):
         parts = method.parts(batch)
         coded = method.coded(batch, parts, method.fill(batch))
-        whites = [torch.randn(len(batch), 1, *batch.x.shape[2:], generator=torch.Generator().manual_seed(seed)) for seed in (1, 2)]
+        whites = [torch.randn(batch.x.shape, generator=torch.Generator().manual_seed(seed)) for seed in (1, 2)]
         once, twice = (method.decoded(coded.mean, coded.condition, batch.x, parts, white) for white in whites)
         assert bool((once != twice).any()) is answers
         assert once.any()

@@ -129,7 +129,7 @@ class LatentPathoSyn(Coding):
             clamp=torch.full((1, 1, 1, 1), FARTHEST, device=cells.device),
         )
         code = (z_0 * _spread(self.code_std) + _spread(self.code_mean)) * cells
-        return self.finished(self.decoded(code, condition, batch.x, parts, noise(GRAIN)[:, :1]), parts)
+        return self.finished(self.decoded(code, condition, batch.x, parts, noise(GRAIN)), parts)
 
     @torch.no_grad()
     def synthesize(self, batch: LesionBatch, *, controls: Controls, steps: int | None = None) -> Synthesis:

@@ -153,7 +153,7 @@ class PathoSyn(Framework):
         parts, calls = self.parts(batch), len(self._times(steps))
         if self.coarse is not None:
             return self.last_call(batch, x_sub, self.draw_form(batch, x_sub, noise, look=look, steps=steps), lambda k: noise(calls + k), look=look)
-        white = noise(calls + 1)[:, :1] if self.config.method.grain else None
+        white = noise(calls + 1) if self.config.method.grain else None
         seen = coarse.seen(self, self.condition(batch.x, x_sub, batch.m, parts), batch.x, parts, white)
         return self.from_scaled(self._sample(self.eps, seen, parts.support, noise, parts.known, self.bound(), steps))
 
@@ -182,7 +182,7 @@ class PathoSyn(Framework):
         """A deviation in normalised units from its coarse form: one call of eps_theta at t = `level`. Noise 0 goes on the form, 1 makes the grain; `look` as
         `draw` takes it."""
         method, parts, there = self.config.method, self.parts(batch), coarse.there(self, self.parts(batch))
-        white = noise(1)[:, :1] if method.grain else None
+        white = noise(1) if method.grain else None
         shared = appearance.shared(self, look, batch.present)
         seen = coarse.seen(self, self.condition(batch.x, x_sub, batch.m, parts), batch.x, parts, white, form=form, there=there, shared=shared)
         t = torch.full((len(form),), method.level, device=form.device)

@@ -26,7 +26,7 @@ from pathosyn.coding import CELL, Coded, Coding
 from pathosyn.config import Config
 from pathosyn.framework import Parts
 from pathosyn.protocol import Stage
-from pathosyn.types import Controls, Image, LesionBatch, Mask, Synthesis
+from pathosyn.types import Controls, Image, LesionBatch, Synthesis
 
 
 class VaeGan(Coding):
@@ -141,9 +141,9 @@ class VaeGan(Coding):
         height, width = (side // CELL for side in batch.x.shape[2:])
         return rng.normal(streams, (self.config.compared.vaegan.latent, height, width)).to(batch.x.device)
 
-    def _white(self, batch: LesionBatch, streams: Sequence[torch.Generator]) -> Mask:
-        """N(0, 1) at each pixel, of which D_r's grain is made."""
-        return rng.normal(streams, (1, *batch.x.shape[2:])).to(batch.x.device)
+    def _white(self, batch: LesionBatch, streams: Sequence[torch.Generator]) -> Image:
+        """N(0, 1) at each pixel of each contrast, of which D_r's grain is made."""
+        return rng.normal(streams, tuple(batch.x.shape[1:])).to(batch.x.device)
 
     def window(self, batch: LesionBatch, parts: Parts, x_sub: Image, r: Image) -> Image:
         """The window with r (scaled) on its support in the place of its own deviation."""
