@@ -31,10 +31,6 @@ GAIN, MIX, SHIFT = 0.35, 0.25, 0.4
 what is added, in units of the form."""
 ROUNDS = 6
 """Of moving a drawn form: cells at the rim move only as far as they are lesion, so once is not enough."""
-BENT = 1 / 6
-"""Part of the square that is added to a standardised form, at the most: what was brighter stays brighter up to three standard deviations."""
-STEEP = 6.0
-"""Standard deviations between a lesion's innermost and outermost cells that may be added, at the most, at once."""
 
 
 def register(model: PathoSyn, contrasts: int) -> None:
@@ -142,46 +138,13 @@ def recoloured(model: PathoSyn, form: Image, batch: LesionBatch, parts: Parts, s
 
 
 def held(model: PathoSyn, form: Image, look: Tensor, batch: LesionBatch, parts: Parts) -> Image:
-    """A drawn form moved, on the lesion, to what was asked, `ROUNDS` times: towards the edge and the third moment of `look` by as much as `_shaped` may, and
-    then by the linear map that brings the mean and the covariance over the contrasts of its cells to those of `look` with the least movement
-    (`moments.transport`), its roughness by contrast. Windows that were told nothing stay."""
+    """A drawn form moved, on the lesion, to what was asked: by the linear map that brings the mean and the covariance over the contrasts of its cells to those
+    of `look` with the least movement (`moments.transport`), its roughness by contrast; `ROUNDS` times. Windows that were told nothing stay."""
     with torch.autocast(form.device.type, enabled=False):
         moved = form.float()
         for _ in range(ROUNDS):
-            moved = _held(model, _shaped(model, moved, look.float(), batch, parts), look.float(), batch, parts)
+            moved = _held(model, moved, look.float(), batch, parts)
         return moved.to(form.dtype)
-
-
-def _shaped(model: PathoSyn, form: Image, look: Tensor, batch: LesionBatch, parts: Parts) -> Image:
-    """The contrasts' means of a form with the edge and the third moment that `look` asks for: each cell moves by a multiple of how near the edge it lies, and
-    then of the square of its distance from the mean."""
-    contrasts = len(model.config.contrasts)
-    told = (batch.present.to(form.device) & look.isfinite().all(dim=1, keepdim=True)).to(form.dtype)[:, :, None, None]
-    third, edge = (part[:, :, None, None] for part in _shape(of_form(model, look.nan_to_num(0.0) * model.look_std + model.look_mean), contrasts))
-    share = coarse.lesion_share(model, batch, parts).float()
-    near = 1.0 - avg_pool2d(share, 3, stride=1, padding=1)
-
-    def over(values: Tensor, weight: Tensor = share) -> Tensor:
-        return (values * weight).sum(dim=(2, 3), keepdim=True) / weight.sum(dim=(2, 3), keepdim=True).clamp(min=1e-6)
-
-    def standard(values: Tensor) -> tuple[Tensor, Tensor]:
-        apart = values - over(values)
-        std = (over(apart.square()) + 1e-6).sqrt()
-        return apart / std, std
-
-    seen = form[:, :contrasts]
-    apart, std = standard(seen)
-    lever, reach = near - over(near), STEEP * std
-    # As `measure` has it, the edge is the mean with weights share · near of what lies apart from the mean.
-    steeper = (edge - std * over(apart, share * near)) / over(lever, share * near).clamp(min=0.05)
-    seen = seen + told * share * steeper.clamp(-reach, reach) * lever
-    apart, std = standard(seen)
-    apart = apart.clamp(-4.0, 4.0)
-    # To first order z + a(z² - 1) has 3a(E z⁴ - 1) more of a third moment than z.
-    bent = ((third / std) ** 3).clamp(-3.0, 3.0) - over(apart**3)
-    bent = (bent / (3.0 * (over(apart**4) - 1.0).clamp(min=0.5))).clamp(-BENT, BENT)
-    seen = seen + told * share * bent * std * (apart.square() - 1.0)
-    return torch.cat([seen, form[:, contrasts:]], dim=1)
 
 
 def _held(model: PathoSyn, form: Image, look: Tensor, batch: LesionBatch, parts: Parts) -> Image:
@@ -202,20 +165,9 @@ def _held(model: PathoSyn, form: Image, look: Tensor, batch: LesionBatch, parts:
     return moved
 
 
-def _several(raw: Tensor, contrasts: int) -> int:
-    """1, or 2 with roughness."""
-    return (raw.shape[1] - contrasts * (contrasts - 1) // 2) // contrasts // 2 - 1
-
-
-def _shape(raw: Tensor, contrasts: int) -> tuple[Tensor, Tensor]:
-    """From numbers in the form's own units: cube roots of third moments, and edges, (B, C) each."""
-    start = 2 * _several(raw, contrasts) * contrasts
-    return raw[:, start : start + contrasts], raw[:, start + contrasts : start + 2 * contrasts]
-
-
 def _moments(raw: Tensor, contrasts: int, present: Flags) -> tuple[Tensor, Tensor, Tensor]:
     """From numbers in the form's own units: means (B, C or 2C), covariance of the contrasts' means (B, C, C), standard deviations of roughness (B, C)."""
-    several = _several(raw, contrasts)
+    several = (raw.shape[1] - contrasts * (contrasts - 1) // 2) // contrasts // 2 - 1  # 1, or 2 with roughness
     mean, std = raw[:, : several * contrasts], raw[:, several * contrasts : 2 * several * contrasts].clamp(min=0.0)
     correlation = moments.matrix(raw[:, 2 * (several + 1) * contrasts :], contrasts)
     own = std[:, :contrasts] * present

@@ -112,7 +112,7 @@ class Method:
     """The drawn form is moved to the appearance that was asked for (`appearance.held`): told, the network comes near it, not to it. And so is
     what the last call makes of the form (`coarse.with_form`)."""
     gather: bool = True
-    """Before that the drawn form is smoothed within its regions (`gathering.gathered`): left alone, a large lesion is mottled."""
+    """Before that the means of the drawn form are smoothed within their regions (`gathering.gathered`): left alone, a large lesion is mottled."""
     shared_grain: bool = True
     """The grain that the last call sees shares between contrasts what the lesion asked for does (`appearance`), not what the scan's tissue does; with `hold`
     its result does, too."""

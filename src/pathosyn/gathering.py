@@ -28,11 +28,11 @@ _KERNEL = (0.7, 1.0, 0.7, 1.0, 1.0, 1.0, 0.7, 1.0, 0.7)
 
 
 def gathered(form: Image, share: Mask, present: Flags) -> Image:
-    """The form smoothed within its regions: `ROUNDS` times each cell of the lesion becomes the mean of the 3×3 around it, weighted by how alike they are in
-    the contrasts that are there, all of them together, so that they share their borders, and in how much lesion they hold, so that the rim is even
-    along itself.
+    """The form's means smoothed within their regions: `ROUNDS` times each cell of the lesion becomes the mean of the 3×3 around it, weighted by how alike they
+    are in the contrasts that are there, all of them together, so that they share their borders, and in how much lesion they hold, so that the rim is even
+    along itself. Roughness stays as it was drawn: smoothed, and spread again by `held`, it piles up at the rim.
 
-    form      (B, C or 2C, h, w): the contrasts' means come first; every channel moves by the same weights
+    form      (B, C or 2C, h, w): the contrasts' means come first
     share     (B, 1, h, w): how much of each cell is lesion; cells under `TOUCHED` neither count nor move
     present   (B, C): the contrasts that are there"""
     touched = (share >= TOUCHED).to(form.dtype)
@@ -41,13 +41,14 @@ def gathered(form: Image, share: Mask, present: Flags) -> Image:
     unit = rms_step(form[:, :contrasts], (share >= LESION).to(form.dtype)).clamp(min=1e-3)[:, :, None, None, None]
     kernel = _around(touched) * torch.tensor(_KERNEL, device=form.device, dtype=form.dtype).view(1, 1, 9, 1, 1)
     kernel = kernel * torch.exp(-0.5 * ((_around(share) - share[:, :, None]) / ALIKE).square())
+    means, rough = form[:, :contrasts], form[:, contrasts:]
     for _ in range(ROUNDS):
-        near = _around(form)
-        apart = (((near - form[:, :, None])[:, :contrasts] / unit).square() * there).sum(dim=1, keepdim=True) / there.sum(dim=1, keepdim=True).clamp(min=1.0)
+        near = _around(means)
+        apart = (((near - means[:, :, None]) / unit).square() * there).sum(dim=1, keepdim=True) / there.sum(dim=1, keepdim=True).clamp(min=1.0)
         weight = kernel * torch.exp(-0.5 * apart / WIDTH**2)
         # A cell of the lesion is its own neighbour, so the weights of none add up to 0.
-        form = torch.where(touched > 0, (weight * near).sum(dim=2) / weight.sum(dim=2).clamp(min=1e-6), form)
-    return form
+        means = torch.where(touched > 0, (weight * near).sum(dim=2) / weight.sum(dim=2).clamp(min=1e-6), means)
+    return torch.cat([means, rough], dim=1)
 
 
 def rms_step(form: Image, inside: Mask) -> Tensor:

@@ -123,44 +123,6 @@ def test_a_form_that_is_held_has_the_moments_that_were_asked(method: PathoSyn, b
     assert torch.equal(held[beyond], form[beyond]) and bool(beyond.any())
 
 
-def test_a_form_that_is_held_has_the_edge_and_the_third_moment_that_were_asked(method: PathoSyn, batch_of: Batches) -> None:
-    """As far as cells may move: moderate ones are met, and those of roughness are not asked for."""
-    m = torch.zeros(3, 1, 64, 64)
-    m[:, :, 8:56, 8:56] = 1.0
-    batch = replace(batch_of(), x=torch.zeros(3, 2, 64, 64), m=m, S=torch.nn.functional.max_pool2d(m, 9, 1, 4))
-    parts = method.parts(batch)
-    form, other = torch.randn(2, 3, 4, 16, 16, generator=torch.Generator().manual_seed(2))
-    share = coarse.lesion_share(method, batch, parts)
-    other[:, :2] = 0.4 * other[:, :2].square() * torch.tensor([1.0, -1.0]).view(1, 2, 1, 1) + other[:, :2]
-    other[:, :2] -= torch.nn.functional.avg_pool2d(share, 3, 1, 1) * torch.tensor([2.0, -2.0]).view(1, 2, 1, 1)  # bright and dark edges
-    asked = raw(method, other, batch)
-    before = raw(method, form, batch)
-    look = (asked - method.look_mean) / method.look_std
-    held = raw(method, appearance.held(method, form, look, batch, parts), batch)
-    third, edge = slice(8, 10), slice(10, 12)
-    assert float((before - asked)[:, third].abs().min()) > 0.5 and float((before - asked)[:, edge].abs().min()) > 0.15
-    assert torch.allclose(held[:, edge], asked[:, edge], atol=0.05) and torch.allclose(held[:, third], asked[:, third], atol=0.12)
-    assert torch.allclose(held[:, :8], asked[:, :8], atol=0.05), "and means and spreads as before"
-
-
-@pytest.mark.parametrize("far", [-9.0, 9.0])
-def test_however_far_off_an_edge_and_a_third_moment_are_a_form_keeps_its_order(method: PathoSyn, batch_of: Batches, far: float) -> None:
-    """Of the cells that lie as near the edge: brighter ones stay brighter, and nothing runs away."""
-    batch = large(batch_of)
-    parts, form = method.parts(batch), torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(2)).clamp(-2, 2)
-    look = appearance.measure(method, form, batch, parts)
-    look[:, 8:12] = far
-    shaped = appearance._shaped(method, form, look, batch, parts)
-    inner = coarse.lesion_share(method, batch, parts)[:, 0] == 1
-    near = torch.nn.functional.avg_pool2d(coarse.lesion_share(method, batch, parts), 3, 1, 1)[:, 0]
-    for b in range(3):
-        for alike in near[b][inner[b]].unique():
-            where = inner[b] & (near[b] == alike)
-            for c in range(2):
-                assert torch.equal(form[b, c][where].argsort(), shaped[b, c][where].argsort())
-    assert torch.equal(shaped[:, 2:], form[:, 2:]) and float((shaped - form).abs().max()) > 0.1 and float(shaped.abs().max()) < 30.0
-
-
 def test_holding_moves_no_more_than_it_must(method: PathoSyn, batch_of: Batches) -> None:
     batch = large(batch_of)
     parts, form = method.parts(batch), torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(2))
