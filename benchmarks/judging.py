@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,10 +11,14 @@ import numpy as np
 import pandas as pd
 import torch
 
+from pathosyn import coarse, decomposition, rng
 from pathosyn.checkpoint import Loaded, load
 from pathosyn.data.synthetic import SyntheticSet
 from pathosyn.evaluate import realism
+from pathosyn.framework import Parts
 from pathosyn.generate import generate
+from pathosyn.methods.pathosyn import PathoSyn
+from pathosyn.types import Image, LesionBatch
 from pathosyn.weights import find
 
 REGIONS = ("lesion", "lesion, intensity", "lesion, texture", "lesion, rim")
@@ -46,6 +50,19 @@ def ready(given: argparse.Namespace) -> Loaded:
     if given.threads:
         torch.set_num_threads(given.threads)
     return load(find(given.weights))
+
+
+def with_real_form(method: PathoSyn, batch: LesionBatch) -> tuple[Parts, Image, Callable[[int], Image], Image]:
+    """What a form is drawn from, outside `synthesize`: the parts, f, the k-th noise field (seed 0, the same each time it is asked for); and the real form."""
+    parts, f = method.parts(batch), method.fill(batch)
+    streams = [rng.generator(0, s, z) for s, z in zip(batch.subject, batch.z, strict=True)]
+    fields: dict[int, Image] = {}
+
+    def noise(k: int) -> Image:
+        return fields.setdefault(k, rng.normal(streams, tuple(batch.x.shape[1:])))
+
+    r0 = method.to_scaled(decomposition.deviation(batch.x, f, parts.support * parts.known))
+    return parts, f, noise, coarse.form(method, r0, batch, f, parts)[0]
 
 
 def drawn(data: Path, loaded: Loaded, folder: Path, *, learn: int, judge: int, seed: int = 0) -> list[SyntheticSet]:

@@ -2,8 +2,8 @@
 
     python benchmarks/quality_forms.py --data slices.h5 [--weights glioma] [--learn 4] [--threads N]
 
-A row a contrast and kind (its cells' means, their roughness) of: the real lesions; forms drawn for the same lesions, told and held to the real looks, as the
-weights gather them, and with and without gathering. Columns: correlation between cells inside the lesion that lie 1, 2 and 3 apart; how far the cells vary
+A row a contrast and kind (its cells' means, their roughness) of: the real lesions; forms drawn for the same lesions, told and held to the real looks, with
+and without gathering. Columns: correlation between cells inside the lesion that lie 1, 2 and 3 apart; how far the cells vary
 there; the rim's mean less that of the inside; the largest. In the form's units, means over windows of training subjects with at least `CELLS` cells inside.
 """
 
@@ -16,7 +16,7 @@ import judging
 import numpy as np
 import torch
 
-from pathosyn import appearance, coarse, decomposition, rng
+from pathosyn import appearance, coarse
 from pathosyn.checkpoint import Loaded
 from pathosyn.data.slices import Slices
 from pathosyn.scenes import chosen, in_batches
@@ -33,17 +33,9 @@ LAGS = (1, 2, 3)
 def forms(loaded: Loaded, batch: LesionBatch) -> tuple[dict[str, Image], Image]:
     """Forms (B, 2C, h, w) by name, and the share of each cell that is lesion."""
     method, config = loaded.method, loaded.config
-    parts, f = method.parts(batch), method.fill(batch)
-    streams = [rng.generator(0, s, z) for s, z in zip(batch.subject, batch.z, strict=True)]
-    fields: dict[int, torch.Tensor] = {}
-
-    def noise(k: int) -> torch.Tensor:
-        return fields.setdefault(k, rng.normal(streams, tuple(batch.x.shape[1:])))
-
-    r0 = method.to_scaled(decomposition.deviation(batch.x, f, parts.support * parts.known))
-    made = {"real": coarse.form(method, r0, batch, f, parts)[0]}
-    look = appearance.measure(method, made["real"], batch, parts)
-    for name, gather in (("as shipped", config.method.gather), ("gathered", True), ("not gathered", False)):
+    parts, f, noise, real = judging.with_real_form(method, batch)
+    made, look = {"real": real}, appearance.measure(method, real, batch, parts)
+    for name, gather in (("gathered", True), ("not gathered", False)):
         method.config = replace(config, method=replace(config.method, gather=gather))
         made[name] = method.draw_form(batch, f, noise, look=look)
     method.config = config

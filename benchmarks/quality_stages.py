@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from judging import Seen
 
-from pathosyn import appearance, coarse, decomposition, rng
+from pathosyn import appearance, decomposition
 from pathosyn.checkpoint import Loaded
 from pathosyn.data.slices import Slices
 from pathosyn.drawing import stopped_at_fluid
@@ -36,15 +36,7 @@ from pathosyn.types import LesionBatch
 def variants(loaded: Loaded, batch: LesionBatch) -> dict[str, np.ndarray]:
     """Composed windows (B, C, H, W) by variant."""
     method, contrasts = loaded.method, len(loaded.config.contrasts)
-    parts, f = method.parts(batch), method.fill(batch)
-    streams = [rng.generator(0, s, z) for s, z in zip(batch.subject, batch.z, strict=True)]
-    fields: dict[int, torch.Tensor] = {}
-
-    def noise(k: int) -> torch.Tensor:
-        return fields.setdefault(k, rng.normal(streams, tuple(batch.x.shape[1:])))
-
-    r0 = method.to_scaled(decomposition.deviation(batch.x, f, parts.support * parts.known))
-    real, _ = coarse.form(method, r0, batch, f, parts)
+    parts, f, noise, real = judging.with_real_form(method, batch)
     look = method.look(batch, 0)
     own = appearance.measure(method, real, batch, parts) if method.looking else None
     drawn = method.draw_form(batch, f, noise, look=look)

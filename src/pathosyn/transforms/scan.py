@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,16 +58,17 @@ class Scan:
 
     def _rim(self) -> float:
         # Without anything off the head there is nothing left to cut out.
-        cut_out = all(self.head.all() or self._level(c) is not None for c in self.normalisers)
+        cut_out = self.head.all() or all(level is not None for level in self._levels.values())
         return 0.0 if cut_out else RIM_MM
 
     def blank(self, channel: int, slab: slice) -> Mask:
         """Where a channel holds no signal in these slices, (z, H, W)."""
-        normal, level = self.normalisers[channel].apply, self._level(channel)
+        normal, level = self.normalisers[channel].apply, self._levels[channel]
         return blank(normal(self.stack[channel, slab]), None if level is None else float(normal(np.asarray(level))))
 
-    def _level(self, channel: int) -> float | None:
-        return one_value(self.stack[channel][~self.head])
+    @cached_property
+    def _levels(self) -> dict[int, float | None]:
+        return {c: one_value(self.stack[c][~self.head]) for c in self.normalisers}
 
 
 def head_of(contrasts: Sequence[np.ndarray]) -> Mask:
