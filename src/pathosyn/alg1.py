@@ -66,7 +66,8 @@ def noised(model: PathoSyn, batch: LesionBatch, parts: Parts, x_sub: Image, stre
     # A missing contrast is 0 here as it is at the draw.
     r_t = diffusion.diffuse(start, t, eps, parts.support * parts.known, model.schedule)
     white = rng.normal(streams, shape).to(device) if method.grain else None
-    seen = coarse.seen(model, model.condition(batch.x, x_sub, batch.m, parts), batch.x, parts, white, form=form, there=there, shared=shared)
+    detail = coarse.own_detail(batch.x, parts)
+    seen = coarse.seen(model, model.condition(batch.x, x_sub, batch.m, parts), detail, parts, white, form=form, there=there, shared=shared)
     output, r0_hat = model.estimate(model.eps, r_t, seen, t)
     # What is asked for gives r_0 itself, also where the noised start was its coarse form.
     noise = eps if start is r0 else diffusion.predict_eps(r_t, r0, t, model.schedule)
@@ -105,7 +106,7 @@ def deviation_terms(model: PathoSyn, batch: LesionBatch, parts: Parts, noised: N
     lam = model.config.method.weights
     weight = _time_weight(model, noised.t)
     printed = model.config.method.composition == "paper"
-    band = decomposition.ring(parts.G) * (noised.counts if printed else noised.where)
+    band = decomposition.ring(model.smoothed(batch.m)) * (noised.counts if printed else noised.where)
     terms = losses.deviation_loss(
         noised.r0_hat,
         noised.r0,

@@ -23,18 +23,29 @@ BEND, BEND_OVER = 3.0, 24
 """A window is bent by displacements of so many pixels' standard deviation at knots that lie so many pixels apart."""
 HIDE = 0.15
 """Probability that a contrast is hidden, as if the subject had none of it."""
+HIDE_SUBSTRATE = 0.3
+"""The same while f_sub learns, which is to fill a lone T1 as well."""
 
 
 def varied(batch: LesionBatch, streams: Sequence[torch.Generator]) -> LesionBatch:
-    """`turned`, then each contrast brighter or darker, then some of them hidden; one at the least stays. Each window on its own stream."""
+    """`turned`, then each contrast brighter or darker, then some of them `hidden`. Each window on its own stream."""
     batch = turned(batch, streams)
-    contrasts = batch.x.shape[1]
-    u = torch.stack([torch.rand(2, contrasts, generator=stream) for stream in streams])
-    present = batch.present & (u[:, 1] >= HIDE)
+    u = torch.stack([torch.rand(batch.x.shape[1], generator=stream) for stream in streams])
+    return hidden(_times(batch, ((2.0 * u - 1.0) * GAIN).exp()), streams, HIDE)
+
+
+def hidden(batch: LesionBatch, streams: Sequence[torch.Generator], chance: float) -> LesionBatch:
+    """Each contrast 0 and not there with probability `chance`, each window on its own stream; where that would leave none, all stay."""
+    u = torch.stack([torch.rand(batch.x.shape[1], generator=stream) for stream in streams]).to(batch.present.device)
+    present = batch.present & (u >= chance)
     present = torch.where(present.any(dim=1, keepdim=True), present, batch.present)
-    factor = (((2.0 * u[:, 0] - 1.0) * GAIN).exp() * present)[:, :, None, None]
-    x_sub = None if batch.x_sub is None else batch.x_sub * factor
-    return replace(batch, x=batch.x * factor, x_ph=batch.x_ph * factor, x_sub=x_sub, present=present)
+    return replace(_times(batch, present.to(batch.x.dtype)), present=present)
+
+
+def _times(batch: LesionBatch, factor: Tensor) -> LesionBatch:
+    """Images times `factor` (B, C)."""
+    over = factor[:, :, None, None].to(batch.x.device)
+    return replace(batch, x=batch.x * over, x_ph=batch.x_ph * over, x_sub=None if batch.x_sub is None else batch.x_sub * over)
 
 
 def turned(batch: LesionBatch, streams: Sequence[torch.Generator]) -> LesionBatch:

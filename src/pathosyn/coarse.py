@@ -33,7 +33,7 @@ def form(model: PathoSyn, r0: Image, batch: LesionBatch, x_sub: Image, parts: Pa
     own grain, with mean 0 and spread 1 over the training data: (B, C or 2C, H/coarse, W/coarse), and which cells hold any of the support.
 
     With `cells` = intensity the means are of f + r_0 on the lesion: r_0 there undoes what f got wrong, and a network that draws r_0 has to know it.
-    `own`: the scan's `own_spread`, where it is known already."""
+    `own`: the spread of the scan's `own_detail`, where it is known already."""
     mean, there = decomposition.coarsen(r0, parts.support, model.config.method.coarse)
     mean = mean + _ground(model, batch, x_sub, parts)
     if not model.rough:
@@ -67,18 +67,25 @@ def _ground(model: PathoSyn, batch: LesionBatch, x_sub: Image, parts: Parts) -> 
 
 
 def with_form(
-    model: PathoSyn, r0: Image, change: Callable[[Image], Image], batch: LesionBatch, x_sub: Image, parts: Parts, *, shared: Tensor | None = None
+    model: PathoSyn,
+    r0: Image,
+    change: Callable[[Image], Image],
+    batch: LesionBatch,
+    x_sub: Image,
+    parts: Parts,
+    *,
+    own: Tensor,
+    shared: Tensor | None = None,
 ) -> Image:
     """r_0 (as `form` takes it) with another form, as `change` makes it of its own: its cells' means, and between the cells' centres what `refine` makes of
     them; what lies beyond these, its detail, is as much stronger or weaker as the cells are to be rougher or smoother, and mixed until the contrasts of
-    f + r_0 share on the lesion what `shared` (`appearance.shared`) asks for."""
+    f + r_0 share on the lesion what `shared` (`appearance.shared`) asks for. `own`: the scan's spread (`texture.spread_of` its `own_detail`)."""
     r0, size = r0.float() * parts.support, model.config.method.coarse
-    own = own_spread(batch.x, parts) if model.rough else None
     now, there = form(model, r0, batch, x_sub, parts, own=own)
     moved = change(now)
     before, after = (decomposition.refine(means(model, each, batch, x_sub, parts), there, parts.support, size) for each in (now, moved))
     detail = r0 - before
-    if own is not None:
+    if model.rough:
         stronger = (roughness(model, moved, own) + FLOOR) / (roughness(model, now, own) + FLOOR)
         detail = detail * decomposition.refine(stronger, there, parts.support, size)
     if shared is not None:
@@ -94,16 +101,16 @@ def _mixed(detail: Image, smooth: Image, m: Mask, shared: Tensor) -> Image:
     return detail
 
 
-def own_spread(x: Image, parts: Parts) -> Tensor:
-    """(B, C, 1, 1): how strong the scan's own fine detail is off the support, normalised units."""
-    return texture.own_spread(x * parts.known, 1.0 - parts.support)
+def own_detail(x: Image, parts: Parts) -> tuple[Image, Mask]:
+    """The scan's own fine detail off the support, normalised units, and where it was found (`texture.own_detail`)."""
+    return texture.own_detail(x * parts.known, 1.0 - parts.support)
 
 
 def relative_roughness(model: PathoSyn, r: Image, x: Image, parts: Parts, *, own: Tensor | None = None) -> tuple[Mask, Image]:
     """Which cells hold any of the support, and log((roughness of r + FLOOR) / (the scan's own + FLOOR)) of each; r in normalised units."""
     size = model.config.method.coarse
     mean, there = decomposition.coarsen(r, parts.support, size)
-    own = own_spread(x, parts) if own is None else own
+    own = texture.spread_of(*own_detail(x, parts)) if own is None else own
     return there, torch.log((decomposition.roughness(r, mean, there, parts.support, size) + FLOOR) / (own + FLOOR))
 
 
@@ -116,7 +123,7 @@ def roughness(model: PathoSyn, form: Image, own: Tensor) -> Image:
 def seen(
     model: PathoSyn,
     condition: Image,
-    x: Image,
+    detail: tuple[Image, Mask],
     parts: Parts,
     white: Image | None,
     *,
@@ -124,10 +131,9 @@ def seen(
     there: Mask | None = None,
     shared: Tensor | None = None,
 ) -> Image:
-    """What eps_theta sees at full resolution beside r_t: the condition and, where the method asks for them, the scan's own grain made of `white`
+    """What eps_theta sees at full resolution beside r_t: the condition and, where the method asks for them, the scan's own grain (`detail`) made of `white`
     (B, C, H, W) and the roughness that the coarse `form` asks for. The grain on the support is then as rough as that, and its contrasts share what `shared`
     (`appearance.shared`) asks for."""
-    detail = texture.own_detail(x * parts.known, 1.0 - parts.support)
     grain = None if white is None else texture.grain_of(*detail, white) * parts.known
     if not model.rough or form is None or there is None:
         return condition if grain is None else torch.cat([condition, grain], dim=1)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from pathosyn import rng
-from pathosyn.augment import varied, warped
+from pathosyn.augment import hidden, varied, warped
 from pathosyn.config import Config, Train
 from pathosyn.data.slices import Slices
 from pathosyn.errors import InputError, refuse
@@ -106,6 +106,7 @@ def batches(slices: Slices, stage: Stage, settings: Train, start: int, done: int
         samples = range(rank, rank + world * len(batch), world)
         streams = [rng.generator(settings.seed, "varied", step, i) for i in samples]
         batch = varied(batch, streams) if stage.varied else batch
+        batch = hidden(batch, streams, stage.hide) if stage.hide else batch
         batch = warped(batch, streams) if stage.warped else batch
         return Turn(step, batch, samples, len(batch) * world / slices.batch_size(batch.x.shape[-1], pixels, world))
 

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from pathosyn import decomposition, losses, rng
+from pathosyn.augment import HIDE_SUBSTRATE
 from pathosyn.config import Config
 from pathosyn.networks import SubstrateNetwork
-from pathosyn.protocol import Method
+from pathosyn.protocol import Method, Stage
 from pathosyn.types import Controls, Image, LesionBatch, Mask, Soft, Synthesis
 
 
@@ -25,7 +26,6 @@ class Parts:
 
     support: Mask
     S: Soft
-    G: Soft
     known: Image
 
 
@@ -48,10 +48,13 @@ class Framework(Method):
         return False
 
     def parts(self, batch: LesionBatch) -> Parts:
-        """Support, blend map and ring base: (D, S, G) in `default`, (m, G_σ∗m, G_σ∗m) in `paper`."""
-        G = decomposition.smooth(batch.m, sigma=self.config.method.sigma_px)  # noqa: N806
+        """Support and blend map: (D, S) in `default`, (m, G_σ∗m) in `paper`."""
         known = batch.present[:, :, None, None].to(batch.x.dtype)
-        return Parts(batch.m, G, G, known) if self.config.method.composition == "paper" else Parts(batch.D, batch.S, G, known)
+        return Parts(batch.m, self.smoothed(batch.m), known) if self.config.method.composition == "paper" else Parts(batch.D, batch.S, known)
+
+    def smoothed(self, m: Mask) -> Soft:
+        """G_σ∗m, which is the paper's S and of which Eq. 11 makes the ring."""
+        return decomposition.smooth(m, sigma=self.config.method.sigma_px)
 
     def substrate(self, x: Image, hidden: Mask, known: Image) -> Image:
         """f_sub(x ⊙ (1 - hidden), 1 - hidden): nothing of x under `hidden` reaches the network. Missing contrasts come out as 0."""
@@ -93,6 +96,10 @@ class Framework(Method):
     def bound(self) -> Tensor | None:
         """±k at which a drawn r_0 is clamped, in its units, (1, C, 1, 1); None where the method does not ask."""
         return self.r_max.view(1, -1, 1, 1) if self.config.method.clamp_quantile else None
+
+    def learn_substrate(self, share: float) -> Stage:
+        """f_sub's stage: on healthy holes, with contrasts hidden now and then, since a user's scan may be a T1 alone."""
+        return Stage("substrate", ("sub",), share, self.holes, hide=HIDE_SUBSTRATE)
 
     def holes(self, progress: float) -> float:
         """Share of healthy holes while f_sub learns alone: half of the windows are lesion windows at first, fading out over the warm-up."""

@@ -31,6 +31,8 @@ class Stage:
     """A batch holds so many times the windows that `batch_pixels` asks for."""
     varied: bool = False
     """Windows are turned by quarters, brightened and robbed of contrasts (`augment.varied`)."""
+    hide: float = 0.0
+    """Probability that a contrast is hidden where windows are not `varied` (`augment.hidden`)."""
     warped: bool = False
     """And tilted and zoomed (`augment.warped`), where fine detail is not what is learned."""
 

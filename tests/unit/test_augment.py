@@ -56,6 +56,19 @@ def test_contrasts_hide_as_if_they_were_not_there_but_never_all(batch_of: Batche
     assert bool(made.present[1::2, 0].all()), "the only contrast stays"
 
 
+@pytest.mark.parametrize("chance", [0.0, 0.3, 1.0])
+def test_contrasts_are_hidden_with_the_chance_that_is_given_and_nothing_else_changes(chance: float, batch_of: Batches) -> None:
+    """All are hidden with probability chance²; then both stay."""
+    batch = replace(batch_of(900), x_sub=batch_of(900).x_ph + 1)
+    made = augment.hidden(batch, streams(900), chance)
+    gone = 1.0 - float(made.present.float().mean())
+    assert abs(gone - (chance - chance**2)) < 0.03 and bool(made.present.any(dim=1).all())
+    for name in ("x", "x_ph", "x_sub"):
+        assert torch.equal(getattr(made, name), getattr(batch, name) * made.present[:, :, None, None]), name
+    assert torch.equal(made.m, batch.m) and torch.equal(made.S, batch.S)
+    assert torch.equal(augment.hidden(replace(batch, x=batch.x * 2), streams(900), chance).present, made.present), "each on its own stream"
+
+
 def test_the_streams_alone_decide(batch_of: Batches) -> None:
     batch = batch_of()
     first, again, other = (augment.varied(batch, streams(len(batch), name)) for name in ("a", "a", "b"))

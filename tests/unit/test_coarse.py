@@ -13,6 +13,7 @@ from torch import Tensor
 from pathosyn import appearance, coarse, decomposition, diffusion, rng, texture
 from pathosyn.checkpoint import Provenance, save_weights
 from pathosyn.config import Config, default
+from pathosyn.framework import Parts
 from pathosyn.methods.pathosyn import PathoSyn
 from pathosyn.start import beginning, grown
 from pathosyn.types import Controls, LesionBatch
@@ -28,6 +29,11 @@ def method(make_method: Maker) -> PathoSyn:
     made.rough_mean.copy_(torch.tensor([-0.3, 0.2]))
     made.rough_std.copy_(torch.tensor([0.6, 0.8]))
     return made
+
+
+def own_of(batch: LesionBatch, parts: Parts) -> Tensor:
+    """The spread of the scan's own detail."""
+    return texture.spread_of(*coarse.own_detail(batch.x, parts))
 
 
 def deviation(method: PathoSyn, batch: LesionBatch) -> Tensor:
@@ -142,7 +148,7 @@ def test_the_grain_on_the_support_is_as_rough_as_the_form_asks(method: PathoSyn,
     for asked in (0.1, 0.4):
         relative = (torch.log((asked + coarse.FLOOR) / (own + coarse.FLOOR)) - method.rough_mean.view(1, 2, 1, 1)) / method.rough_std.view(1, 2, 1, 1)
         form = torch.cat([torch.zeros(3, 2, 8, 8), relative.expand(3, 2, 8, 8)], 1)
-        seen = coarse.seen(method, condition, batch.x, parts, white, form=form, there=there)
+        seen = coarse.seen(method, condition, coarse.own_detail(batch.x, parts), parts, white, form=form, there=there)
         assert seen.shape[1] == 6 + 2 + 2 and torch.equal(seen[:, :6], condition)
         rough = seen[:, 8:] * method.r_scale.view(1, 2, 1, 1)
         assert torch.allclose(rough, asked * parts.support.expand_as(rough), atol=1e-3)
@@ -159,7 +165,7 @@ def test_the_grain_on_the_support_shares_what_is_asked(method: PathoSyn, batch_o
     condition, there = method.condition(batch.x, batch.x_ph, batch.m, parts), decomposition.coarsen(batch.D, batch.D, 4)[1]
     form = torch.zeros(3, 4, 8, 8)
     own, asked = (
-        coarse.seen(method, condition, batch.x, parts, white, form=form, there=there, shared=shared)[:, 6:8]
+        coarse.seen(method, condition, coarse.own_detail(batch.x, parts), parts, white, form=form, there=there, shared=shared)[:, 6:8]
         for shared in (None, torch.tensor([[0.7], [-0.4], [torch.nan]]))
     )
     off = (parts.support == 0).expand_as(own)
@@ -200,13 +206,14 @@ def test_a_grown_layer_keeps_its_weights_first() -> None:
 def test_a_form_is_changed_in_its_cells_means(method: PathoSyn, batch_of: Batches) -> None:
     batch = batch_of()
     parts, r0 = method.parts(batch), deviation(method, batch)
-    assert torch.allclose(coarse.with_form(method, r0, lambda form: form, batch, batch.x_ph, parts), r0, atol=1e-5)
-    moved = coarse.with_form(method, r0, lambda form: form + torch.tensor([0.5, -1.0, 0.0, 0.0]).view(1, 4, 1, 1), batch, batch.x_ph, parts)
+    own = own_of(batch, parts)
+    assert torch.allclose(coarse.with_form(method, r0, lambda form: form, batch, batch.x_ph, parts, own=own), r0, atol=1e-5)
+    moved = coarse.with_form(method, r0, lambda form: form + torch.tensor([0.5, -1.0, 0.0, 0.0]).view(1, 4, 1, 1), batch, batch.x_ph, parts, own=own)
     assert torch.allclose(moved - r0, torch.tensor([0.5, -1.0]).view(1, 2, 1, 1) * parts.support, atol=1e-5), "by the same throughout: its detail stays"
     there = coarse.form(method, r0, batch, batch.x_ph, parts)[1]
     one = torch.zeros_like(there)
     one[0, 0].view(-1)[there[0, 0].flatten().argmax()] = 1.0
-    changed = coarse.with_form(method, r0, lambda form: form + one, batch, batch.x_ph, parts) - r0
+    changed = coarse.with_form(method, r0, lambda form: form + one, batch, batch.x_ph, parts, own=own) - r0
     assert bool(changed[0].any()) and changed[1:].abs().max() < 1e-5 and not changed[~(parts.support > 0).expand_as(changed)].any()
 
 
@@ -216,7 +223,7 @@ def test_a_rougher_form_makes_detail_stronger_by_as_much(method: PathoSyn, batch
     form, there = coarse.form(method, r0, batch, batch.x_ph, parts)
     smooth = decomposition.refine(coarse.means(method, form, batch, batch.x_ph, parts), there, parts.support, 4)
     rougher = torch.tensor([0.0, 0.0, 0.5, -0.5]).view(1, 4, 1, 1)
-    detail = coarse.with_form(method, r0, lambda form: form + rougher, batch, batch.x_ph, parts) - smooth
+    detail = coarse.with_form(method, r0, lambda form: form + rougher, batch, batch.x_ph, parts, own=own_of(batch, parts)) - smooth
     # A roughness counts in its logarithm, in units of `rough_std`; log(roughness + FLOOR), in which FLOOR is little.
     wanted = (r0 - smooth) * torch.tensor([0.5 * 0.6, -0.5 * 0.8]).exp().view(1, 2, 1, 1)
     assert (detail - wanted)[parts.support.expand_as(detail) > 0].abs().mean() < 0.05 * wanted.abs()[parts.support.expand_as(detail) > 0].mean()
@@ -227,7 +234,7 @@ def test_detail_is_mixed_until_the_composed_lesion_shares_what_is_asked(asked: f
     batch = batch_of()
     parts, r0 = method.parts(batch), deviation(method, batch)
     shared = torch.tensor([[asked], [asked], [torch.nan]])
-    made = coarse.with_form(method, r0, lambda form: form, batch, batch.x_ph, parts, shared=shared)
+    made = coarse.with_form(method, r0, lambda form: form, batch, batch.x_ph, parts, own=own_of(batch, parts), shared=shared)
     found = texture.shared(batch.x_ph + method.from_scaled(made), batch.m)
     had = texture.shared(batch.x_ph + method.from_scaled(r0), batch.m)
     assert (found - shared)[:2].abs().max() < 0.05 < (had - shared)[:2].abs().min()
@@ -239,5 +246,5 @@ def test_detail_is_mixed_until_the_composed_lesion_shares_what_is_asked(asked: f
 def test_a_missing_contrast_is_not_changed(method: PathoSyn, batch_of: Batches) -> None:
     batch = batch_of(present=[[1, 0], [1, 1], [0, 1]])
     parts, r0 = method.parts(batch), deviation(method, batch)
-    changed = coarse.with_form(method, r0, lambda form: form + 1.0, batch, batch.x_ph, parts) - r0
+    changed = coarse.with_form(method, r0, lambda form: form + 1.0, batch, batch.x_ph, parts, own=own_of(batch, parts)) - r0
     assert not changed[0, 1].any() and not changed[2, 0].any() and bool(changed[1].all(dim=0).any())

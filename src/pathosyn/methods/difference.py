@@ -57,7 +57,7 @@ class DifferenceGan(Framework):
         share, settings = self.config.train.substrate_share, self.config.compared.difference
         warm = (1.0 - share) * settings.warm_up
         stages = (
-            Stage("substrate", ("sub",), share, self.holes),
+            self.learn_substrate(share),
             Stage("warm-up", ("warm",), warm, lambda _: 0.0, varied=True),
             # Not `filled`: beside a hole there would be the scan itself, not the answer of f_sub.
             Stage("adversarial", ("critic", "difference"), 1.0 - share - warm, lambda _: settings.healthy, betas=(0.5, 0.99), varied=True),

@@ -42,7 +42,7 @@ class VaeGan(Coding):
         share, settings = self.config.train.substrate_share, self.config.compared.vaegan
         against = (1.0 - share) * settings.adversary_share if settings.adversary else 0.0
         stages = (
-            Stage("substrate", ("sub",), share, self.holes),
+            self.learn_substrate(share),
             Stage("vae", ("vae",), 1.0 - share - against, lambda _: 0.0, filled=True, varied=True),
             Stage("adversary", ("critic", "gan"), against, lambda _: 0.0, betas=(0.5, 0.99), filled=True, varied=True),
         )
@@ -91,7 +91,7 @@ class VaeGan(Coding):
             r_hat,
             coded.r0,
             where,
-            decomposition.ring(parts.G) * (coded.known if printed else where),
+            decomposition.ring(self.smoothed(batch.m)) * (coded.known if printed else where),
             (1.0 - parts.support) * coded.known,
             lam_pat=lam.pat,
             lam_ring=lam.ring,
