@@ -1,16 +1,18 @@
 """How well f_sub fills holes over healthy tissue, whose truth is known, beside harmonic and biharmonic inpainting.
 
-    python benchmarks/quality_substrate.py --data slices.h5 --weights runs/lgg/weights.safetensors [--partition validation] [--holes 200] [--csv FILE]
+    python benchmarks/quality_substrate.py --data slices.h5 --weights runs/lgg/weights.safetensors [--partition validation] [--holes 200]
+        [--alone t1] [--csv FILE]
 
 Holes have the outlines of real lesions of the same partition and lie where no lesion is. Inside each hole and contrast: PSNR (peak = range of the
 window between its 0.5 and 99.5 percentiles), MSE (normalised units), and SSIM (scikit-image, 7×7, same range) averaged over the hole's pixels.
 Means over subjects of means over a subject's holes, with 95 % bootstrap intervals over subjects (2,000 resamples); the paired rows are f_sub
-minus the other method.
+minus the other method. With `--alone` f_sub is given that contrast and no other.
 """
 
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -33,12 +35,14 @@ def one_hole(truth: np.ndarray, estimate: np.ndarray, inside: np.ndarray) -> dic
 
 
 @torch.inference_mode()
-def measure(data: Path, weights: Path, partition: str, count: int) -> pd.DataFrame:
+def measure(data: Path, weights: Path, partition: str, count: int, alone: str | None = None) -> pd.DataFrame:
     """Tidy rows: subject, contrast, method, metric, value; one for each hole."""
     loaded = load(weights)
     slices = Slices(data, partition, contrasts=loaded.config.contrasts)
     rows = []
+    only = torch.tensor([alone in (None, contrast) for contrast in loaded.config.contrasts])
     for batch in holes(slices, count):
+        batch = replace(batch, present=batch.present & only)
         known = batch.present[:, :, None, None].float()
         filled = loaded.method.substrate(batch.x, batch.D, known)
         for b, subject in enumerate(batch.subject):
@@ -81,9 +85,10 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--partition", default="validation")
     parser.add_argument("--holes", type=int, default=200)
+    parser.add_argument("--alone", help="give f_sub this contrast alone")
     parser.add_argument("--csv", type=Path)
     given = parser.parse_args()
-    rows = measure(given.data, given.weights, given.partition, given.holes)
+    rows = measure(given.data, given.weights, given.partition, given.holes, given.alone)
     if given.csv:
         rows.to_csv(given.csv, index=False)
     print(f"{given.partition}: {rows.subject.nunique()} subjects, {len(rows) // 9} holes x contrasts")
