@@ -122,7 +122,7 @@ class DifferenceGan:
     """λ of the L1 between the drawn deviation and r_0 averaged over 8 × 8 pixels. The source has no such term."""
     r1: float = 0.0
     """λ of the critic's squared slopes at real windows (R1), of its patches' and of the whole's word. The source has no such term. With 1 draws have no
-    stripes, but a game of some hundred steps leads further away from lesions (docs/results.md, section 10)."""
+    stripes, but a game of some hundred steps leads further away from lesions (docs/results.md, "Cohorts and the methods")."""
     seek: float = 0.0
     """λ of the mode-seeking term (Mao et al. 2019): two draws of one window must lie `apart`. The source has no such term, and the critic alone leaves some
     diversity; with λ = 1 a short training buys it with blotches."""
