@@ -66,8 +66,8 @@ def noised(model: PathoSyn, batch: LesionBatch, parts: Parts, x_sub: Image, stre
     # A missing contrast is 0 here as it is at the draw.
     r_t = diffusion.diffuse(start, t, eps, parts.support * parts.known, model.schedule)
     white = rng.normal(streams, shape).to(device) if method.grain else None
-    detail = coarse.own_detail(batch.x, parts)
-    seen = coarse.seen(model, model.condition(batch.x, x_sub, batch.m, parts), detail, parts, white, form=form, there=there, shared=shared)
+    own = coarse.own_of(model, batch.x, parts)
+    seen = coarse.seen(model, model.condition(batch.x, x_sub, batch.m, parts), own, parts, white, form=form, there=there, shared=shared)
     output, r0_hat = model.estimate(model.eps, r_t, seen, t)
     # What is asked for gives r_0 itself, also where the noised start was its coarse form.
     noise = eps if start is r0 else diffusion.predict_eps(r_t, r0, t, model.schedule)

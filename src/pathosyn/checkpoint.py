@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from pathosyn.protocol import Method
 
 FORMAT = "pathosyn-weights"
-VERSION = "11"
-_TENTH: dict[str, Any] = {"log_spreads": False}
+VERSION = "12"
+_ELEVENTH: dict[str, Any] = {"rough_of": "cells"}
+_TENTH = _ELEVENTH | {"log_spreads": False}
 _NINTH = _TENTH | {"shared_grain": False, "shared": 0.0, "fisher_z": False}
 _EIGHTH = _NINTH | {"drawn_forms": 0.0}
 _SEVENTH = _EIGHTH | {"space": "pixel"}
@@ -39,6 +40,7 @@ BEFORE: dict[str, dict[str, Any]] = {
     "8": _EIGHTH,
     "9": _NINTH,
     "10": _TENTH,
+    "11": _ELEVENTH,
 }
 """Older formats that are still read: what their methods did, in the fields that they did not have."""
 CRITIC = "critic."

@@ -6,6 +6,7 @@ Pure functions of a model and a batch's fields, as `alg1` is.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -33,12 +34,12 @@ def form(model: PathoSyn, r0: Image, batch: LesionBatch, x_sub: Image, parts: Pa
     own grain, with mean 0 and spread 1 over the training data: (B, C or 2C, H/coarse, W/coarse), and which cells hold any of the support.
 
     With `cells` = intensity the means are of f + r_0 on the lesion: r_0 there undoes what f got wrong, and a network that draws r_0 has to know it.
-    `own`: the spread of the scan's `own_detail`, where it is known already."""
+    `own`: the spread of the scan's `own_of`, where it is known already."""
     mean, there = decomposition.coarsen(r0, parts.support, model.config.method.coarse)
     mean = mean + _ground(model, batch, x_sub, parts)
     if not model.rough:
         return mean, there
-    _, relative = relative_roughness(model, model.from_scaled(r0), batch.x, parts, own=own)
+    _, relative = relative_roughness(model, model.from_scaled(r0), batch, x_sub, parts, own=own)
     relative = (relative - _per_contrast(model.rough_mean)) / _per_contrast(model.rough_std).clamp(min=1e-3)
     return torch.cat([mean, relative * there * parts.known], dim=1), there
 
@@ -79,7 +80,7 @@ def with_form(
 ) -> Image:
     """r_0 (as `form` takes it) with another form, as `change` makes it of its own: its cells' means, and between the cells' centres what `refine` makes of
     them; what lies beyond these, its detail, is as much stronger or weaker as the cells are to be rougher or smoother, and mixed until the contrasts of
-    f + r_0 share on the lesion what `shared` (`appearance.shared`) asks for. `own`: the scan's spread (`texture.spread_of` its `own_detail`)."""
+    f + r_0 share on the lesion what `shared` (`appearance.shared`) asks for. `own`: the spread of the scan's `own_of`."""
     r0, size = r0.float() * parts.support, model.config.method.coarse
     now, there = form(model, r0, batch, x_sub, parts, own=own)
     moved = change(now)
@@ -101,17 +102,36 @@ def _mixed(detail: Image, smooth: Image, m: Mask, shared: Tensor) -> Image:
     return detail
 
 
-def own_detail(x: Image, parts: Parts) -> tuple[Image, Mask]:
-    """The scan's own fine detail off the support, normalised units, and where it was found (`texture.own_detail`)."""
-    return texture.own_detail(x * parts.known, 1.0 - parts.support)
+@dataclass(frozen=True)
+class Own:
+    """What a scan shows of its own texture off the support, normalised units: `detail` (B, C, H, W) on `tissue` (B, 1, H, W), as `texture.own_detail` finds
+    them, and `spread` (B, C, 1, 1), how rough it is as `rough_of` has it."""
+
+    detail: Image
+    tissue: Mask
+    spread: Tensor
 
 
-def relative_roughness(model: PathoSyn, r: Image, x: Image, parts: Parts, *, own: Tensor | None = None) -> tuple[Mask, Image]:
-    """Which cells hold any of the support, and log((roughness of r + FLOOR) / (the scan's own + FLOOR)) of each; r in normalised units."""
-    size = model.config.method.coarse
-    mean, there = decomposition.coarsen(r, parts.support, size)
-    own = texture.spread_of(*own_detail(x, parts)) if own is None else own
-    return there, torch.log((decomposition.roughness(r, mean, there, parts.support, size) + FLOOR) / (own + FLOOR))
+def own_of(model: PathoSyn, x: Image, parts: Parts) -> Own:
+    """Nothing of x under the support is used."""
+    visible, x = 1.0 - parts.support, x.float() * parts.known
+    detail, tissue = texture.own_detail(x, visible)
+    finest = model.config.method.rough_of == "finest"
+    return Own(detail, tissue, texture.finest_spread(x, visible, tissue) if finest else texture.spread_of(detail, tissue))
+
+
+def relative_roughness(model: PathoSyn, r: Image, batch: LesionBatch, x_sub: Image, parts: Parts, *, own: Tensor | None = None) -> tuple[Mask, Image]:
+    """Which cells hold any of the support, and log((roughness of r + FLOOR) / (the scan's own + FLOOR)) of each; r in normalised units. `finest` is taken of
+    f + r in the scan, of which nothing is used under the support."""
+    size, support = model.config.method.coarse, parts.support
+    mean, there = decomposition.coarsen(r, support, size)
+    if model.config.method.rough_of == "finest":
+        whole = torch.where(support > 0, x_sub.float() + r, batch.x.float()) * parts.known
+        rough = decomposition.rms(texture.finest(whole, support), there, support, size)
+    else:
+        rough = decomposition.roughness(r, mean, there, support, size)
+    own = own_of(model, batch.x, parts).spread if own is None else own
+    return there, torch.log((rough + FLOOR) / (own + FLOOR))
 
 
 def roughness(model: PathoSyn, form: Image, own: Tensor) -> Image:
@@ -123,7 +143,7 @@ def roughness(model: PathoSyn, form: Image, own: Tensor) -> Image:
 def seen(
     model: PathoSyn,
     condition: Image,
-    detail: tuple[Image, Mask],
+    own: Own,
     parts: Parts,
     white: Image | None,
     *,
@@ -131,17 +151,16 @@ def seen(
     there: Mask | None = None,
     shared: Tensor | None = None,
 ) -> Image:
-    """What eps_theta sees at full resolution beside r_t: the condition and, where the method asks for them, the scan's own grain (`detail`) made of `white`
+    """What eps_theta sees at full resolution beside r_t: the condition and, where the method asks for them, the scan's `own` grain made of `white`
     (B, C, H, W) and the roughness that the coarse `form` asks for. The grain on the support is then as rough as that, and its contrasts share what `shared`
     (`appearance.shared`) asks for."""
-    grain = None if white is None else texture.grain_of(*detail, white) * parts.known
+    grain = None if white is None else texture.grain_of(own.detail, own.tissue, white) * parts.known
     if not model.rough or form is None or there is None:
         return condition if grain is None else torch.cat([condition, grain], dim=1)
-    own = texture.spread_of(*detail)
-    rough = decomposition.refine(roughness(model, form, own), there, parts.support, model.config.method.coarse) * parts.known
+    rough = decomposition.refine(roughness(model, form, own.spread), there, parts.support, model.config.method.coarse) * parts.known
     if grain is not None:
         mixed = grain if shared is None else texture.sharing(grain, parts.support, shared)
-        grain = torch.where(parts.support > 0, mixed * (rough + FLOOR) / (own + FLOOR), grain)
+        grain = torch.where(parts.support > 0, mixed * (rough + FLOOR) / (own.spread + FLOOR), grain)
     shown = [condition, grain, rough / _per_contrast(model.r_scale)]
     return torch.cat([field for field in shown if field is not None], dim=1)
 

@@ -44,6 +44,8 @@ def going_on(trained: Config, asked: Config) -> Config:
     # A network that the weights do not hold yet may have any size and scale; one that they hold keeps both.
     coarse = asked.networks.coarse
     method = replace(method, **{name: getattr(trained.method, name) or getattr(asked.method, name) for name in MORE})
+    if asked.train.structure_share:  # the network of forms can learn what roughness is now
+        method = replace(method, rough_of=asked.method.rough_of)
     if trained.method.coarse > 1:
         method, coarse = replace(method, coarse=trained.method.coarse), trained.networks.coarse
     if trained.method.space == "latent":  # E_r and D_r, which stay, are shown it

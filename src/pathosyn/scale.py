@@ -32,7 +32,7 @@ def measure(model: Framework, stage: str, batches: Iterable[LesionBatch]) -> dic
         filled = batch.x_ph if stage == "joint" else batch.x_sub
         x_sub = model.substrate(batch.x, parts.support, parts.known) if filled is None else filled
         r = decomposition.deviation(batch.x, x_sub, parts.support)
-        there, cells = coarse.relative_roughness(drawn, r, batch.x, parts) if rough else (parts.support, None)
+        there, cells = coarse.relative_roughness(drawn, r, batch, x_sub, parts) if rough else (parts.support, None)
         for c in range(contrasts):
             known = batch.present[:, c, None, None]
             values[c].append(r[:, c][(parts.support[:, 0] > 0) & known].float().cpu())

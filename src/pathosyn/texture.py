@@ -129,6 +129,20 @@ def own_detail(x: Image, visible: Mask, *, clip: float = CLIP) -> tuple[Image, M
     return detail.clamp(-bound, bound), tissue
 
 
+def finest(x: Image, where: Mask, *, clip: float = CLIP) -> Image:
+    """x less its 3×3 mean (B, C, H, W), held within ±`clip` times its median size on `where` (B, 1, H, W); 0 off it. An edge that rises over several pixels is
+    hardly seen in it."""
+    detail = (x - box_mean(x, 1)) * where
+    bound = clip * _quantile_where(detail.detach().abs(), where, 0.5)
+    return detail.clamp(-bound, bound)
+
+
+def finest_spread(x: Image, visible: Mask, tissue: Mask) -> Tensor:
+    """(B, C, 1, 1): RMS of `finest` on the tissue around which all pixels are `visible`; 0 where there is none."""
+    open_tissue = tissue * (box_mean(visible, 1) > 0.999).to(tissue.dtype)
+    return spread_of(finest(x, open_tissue), open_tissue)
+
+
 def own_spread(x: Image, visible: Mask, *, clip: float = CLIP) -> Tensor:
     """(B, C, 1, 1): RMS of the scan's own fine detail; 0 where no tissue is seen."""
     return spread_of(*own_detail(x, visible, clip=clip))

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from pathosyn import appearance, coarse, decomposition, diffusion, rng, texture
 from pathosyn.checkpoint import Provenance, save_weights
-from pathosyn.config import Config, default
-from pathosyn.framework import Parts
+from pathosyn.config import Config, Train, default
 from pathosyn.methods.pathosyn import PathoSyn
 from pathosyn.start import beginning, grown
 from pathosyn.types import Controls, LesionBatch
@@ -31,11 +30,6 @@ def method(make_method: Maker) -> PathoSyn:
     return made
 
 
-def own_of(batch: LesionBatch, parts: Parts) -> Tensor:
-    """The spread of the scan's own detail."""
-    return texture.spread_of(*coarse.own_detail(batch.x, parts))
-
-
 def deviation(method: PathoSyn, batch: LesionBatch) -> Tensor:
     """Scaled, on the support."""
     return method.to_scaled((batch.x - batch.x_ph) * batch.D)
@@ -47,9 +41,27 @@ def test_the_form_gives_means_and_roughness_back(method: PathoSyn, batch_of: Bat
     form, there = coarse.form(method, r0, batch, batch.x_ph, parts)
     mean, cells = decomposition.coarsen(r0, parts.support, 4)
     assert form.shape == (3, 4, 8, 8) and torch.allclose(coarse.means(method, form, batch, batch.x_ph, parts), mean, atol=1e-5) and torch.equal(there, cells)
-    own = texture.own_spread(batch.x, 1 - parts.support)
-    wanted = decomposition.roughness(r0 * method.r_scale.view(1, 2, 1, 1), mean * method.r_scale.view(1, 2, 1, 1), there, parts.support, 4)
+    own = coarse.own_of(method, batch.x, parts).spread
+    wanted = decomposition.rms(texture.finest(batch.x, parts.support), there, parts.support, 4)  # f + r_0 is the scan
     assert torch.allclose(coarse.roughness(method, form, own) * there, wanted, atol=1e-4) and float(wanted.max()) > 0.5
+
+
+def test_a_rise_at_the_outline_is_no_roughness(make_method: Maker, batch_of: Batches) -> None:
+    """A smooth lesion whose intensity rises over its rim by `height`: to `cells` its rim is the rougher the higher it is, to `finest` hardly. Inside, where
+    nothing rises, the two agree that it is smooth."""
+    batch = batch_of()
+    found = {}
+    for kind in ("cells", "finest"):
+        method = make_method(default(), rough_of=kind)
+        method.rough_std.fill_(1.0)
+        parts = method.parts(batch)
+        grain = 0.05 * rng.normal([rng.generator(i) for i in range(3)], (2, 32, 32))
+        for height in (0.0, 3.0):
+            x = batch.x_ph + height * decomposition.smooth(batch.m, sigma=1.5) + grain
+            there, rough = coarse.relative_roughness(method, (x - batch.x_ph) * batch.D, replace(batch, x=x), batch.x_ph, parts)
+            found[kind, height] = rough[there.expand_as(rough) > 0].mean()
+    more = {kind: float(found[kind, 3.0] - found[kind, 0.0]) for kind in ("cells", "finest")}
+    assert more["cells"] > 1.0 > 3 * more["finest"] > 0.0, more
 
 
 @pytest.mark.parametrize("cells", ["deviation", "intensity"])
@@ -76,7 +88,7 @@ def test_roughness_does_not_depend_on_the_scans_brightness(method: PathoSyn, bat
     batch = batch_of()
     quiet = replace(batch, x=0.1 * batch.x)
     r = (batch.x - batch.x_ph) * batch.D
-    (_, once), (_, twice) = (coarse.relative_roughness(method, k * r, k * quiet.x, method.parts(batch)) for k in (1.0, 2.0))
+    (_, once), (_, twice) = (coarse.relative_roughness(method, k * r, replace(quiet, x=k * quiet.x), k * batch.x_ph, method.parts(batch)) for k in (1.0, 2.0))
     there = decomposition.coarsen(batch.D, batch.D, 4)[1].expand_as(once) > 0
     assert (once - twice).abs()[there].max() < 0.25 < once[there].abs().max()
 
@@ -143,12 +155,12 @@ def test_the_grain_on_the_support_is_as_rough_as_the_form_asks(method: PathoSyn,
     batch = batch_of()
     parts, white = method.parts(batch), rng.normal([rng.generator(i) for i in range(3)], (2, 32, 32))
     condition, there = method.condition(batch.x, batch.x_ph, batch.m, parts), decomposition.coarsen(batch.D, batch.D, 4)[1]
-    own = texture.own_spread(batch.x, 1 - parts.support)
+    own = coarse.own_of(method, batch.x, parts).spread
     grains = []
     for asked in (0.1, 0.4):
         relative = (torch.log((asked + coarse.FLOOR) / (own + coarse.FLOOR)) - method.rough_mean.view(1, 2, 1, 1)) / method.rough_std.view(1, 2, 1, 1)
         form = torch.cat([torch.zeros(3, 2, 8, 8), relative.expand(3, 2, 8, 8)], 1)
-        seen = coarse.seen(method, condition, coarse.own_detail(batch.x, parts), parts, white, form=form, there=there)
+        seen = coarse.seen(method, condition, coarse.own_of(method, batch.x, parts), parts, white, form=form, there=there)
         assert seen.shape[1] == 6 + 2 + 2 and torch.equal(seen[:, :6], condition)
         rough = seen[:, 8:] * method.r_scale.view(1, 2, 1, 1)
         assert torch.allclose(rough, asked * parts.support.expand_as(rough), atol=1e-3)
@@ -165,7 +177,7 @@ def test_the_grain_on_the_support_shares_what_is_asked(method: PathoSyn, batch_o
     condition, there = method.condition(batch.x, batch.x_ph, batch.m, parts), decomposition.coarsen(batch.D, batch.D, 4)[1]
     form = torch.zeros(3, 4, 8, 8)
     own, asked = (
-        coarse.seen(method, condition, coarse.own_detail(batch.x, parts), parts, white, form=form, there=there, shared=shared)[:, 6:8]
+        coarse.seen(method, condition, coarse.own_of(method, batch.x, parts), parts, white, form=form, there=there, shared=shared)[:, 6:8]
         for shared in (None, torch.tensor([[0.7], [-0.4], [torch.nan]]))
     )
     off = (parts.support == 0).expand_as(own)
@@ -197,6 +209,21 @@ def test_going_on_with_more_to_see_changes_nothing_at_first(make_method: Maker, 
     assert new.coarse is not None and new.coarse.net.out[-1].conv.weight.shape[0] == 4, "a coarse network that drew no roughness starts afresh"
 
 
+@pytest.mark.parametrize("share", [0.0, 0.4])
+def test_roughness_of_an_older_kind_is_measured_anew_where_forms_are_learned(share: float, make_method: Maker, tmp_path: Path) -> None:
+    old = make_method(default(), rough_of="cells")
+    for name, value in old.named_buffers():
+        if name.startswith(("rough_", "look")):
+            value.fill_(3.0)
+    save_weights(tmp_path / "old.safetensors", old, Provenance())
+    asked = Config(contrasts=old.config.contrasts, networks=old.config.networks, method=default(), train=Train(structure_share=share))
+    new = beginning(asked, tmp_path / "old.safetensors")
+    assert new.config.method.rough_of == ("finest" if share else "cells")
+    again = {name: bool(value.any()) for name, value in new.named_buffers() if name.startswith(("rough_", "look"))}
+    assert len(again) >= 7 and set(again.values()) == {not share}
+    assert torch.equal(new.coarse.net.out[-1].conv.weight, old.coarse.net.out[-1].conv.weight), "the networks go on"
+
+
 def test_a_grown_layer_keeps_its_weights_first() -> None:
     weight = torch.randn(4, 3, 3, 3)
     wider = grown(weight, torch.Size([4, 5, 3, 3]))
@@ -206,7 +233,7 @@ def test_a_grown_layer_keeps_its_weights_first() -> None:
 def test_a_form_is_changed_in_its_cells_means(method: PathoSyn, batch_of: Batches) -> None:
     batch = batch_of()
     parts, r0 = method.parts(batch), deviation(method, batch)
-    own = own_of(batch, parts)
+    own = coarse.own_of(method, batch.x, parts).spread
     assert torch.allclose(coarse.with_form(method, r0, lambda form: form, batch, batch.x_ph, parts, own=own), r0, atol=1e-5)
     moved = coarse.with_form(method, r0, lambda form: form + torch.tensor([0.5, -1.0, 0.0, 0.0]).view(1, 4, 1, 1), batch, batch.x_ph, parts, own=own)
     assert torch.allclose(moved - r0, torch.tensor([0.5, -1.0]).view(1, 2, 1, 1) * parts.support, atol=1e-5), "by the same throughout: its detail stays"
@@ -223,7 +250,7 @@ def test_a_rougher_form_makes_detail_stronger_by_as_much(method: PathoSyn, batch
     form, there = coarse.form(method, r0, batch, batch.x_ph, parts)
     smooth = decomposition.refine(coarse.means(method, form, batch, batch.x_ph, parts), there, parts.support, 4)
     rougher = torch.tensor([0.0, 0.0, 0.5, -0.5]).view(1, 4, 1, 1)
-    detail = coarse.with_form(method, r0, lambda form: form + rougher, batch, batch.x_ph, parts, own=own_of(batch, parts)) - smooth
+    detail = coarse.with_form(method, r0, lambda form: form + rougher, batch, batch.x_ph, parts, own=coarse.own_of(method, batch.x, parts).spread) - smooth
     # A roughness counts in its logarithm, in units of `rough_std`; log(roughness + FLOOR), in which FLOOR is little.
     wanted = (r0 - smooth) * torch.tensor([0.5 * 0.6, -0.5 * 0.8]).exp().view(1, 2, 1, 1)
     assert (detail - wanted)[parts.support.expand_as(detail) > 0].abs().mean() < 0.05 * wanted.abs()[parts.support.expand_as(detail) > 0].mean()
@@ -234,7 +261,7 @@ def test_detail_is_mixed_until_the_composed_lesion_shares_what_is_asked(asked: f
     batch = batch_of()
     parts, r0 = method.parts(batch), deviation(method, batch)
     shared = torch.tensor([[asked], [asked], [torch.nan]])
-    made = coarse.with_form(method, r0, lambda form: form, batch, batch.x_ph, parts, own=own_of(batch, parts), shared=shared)
+    made = coarse.with_form(method, r0, lambda form: form, batch, batch.x_ph, parts, own=coarse.own_of(method, batch.x, parts).spread, shared=shared)
     found = texture.shared(batch.x_ph + method.from_scaled(made), batch.m)
     had = texture.shared(batch.x_ph + method.from_scaled(r0), batch.m)
     assert (found - shared)[:2].abs().max() < 0.05 < (had - shared)[:2].abs().min()
@@ -246,5 +273,5 @@ def test_detail_is_mixed_until_the_composed_lesion_shares_what_is_asked(asked: f
 def test_a_missing_contrast_is_not_changed(method: PathoSyn, batch_of: Batches) -> None:
     batch = batch_of(present=[[1, 0], [1, 1], [0, 1]])
     parts, r0 = method.parts(batch), deviation(method, batch)
-    changed = coarse.with_form(method, r0, lambda form: form + 1.0, batch, batch.x_ph, parts, own=own_of(batch, parts)) - r0
+    changed = coarse.with_form(method, r0, lambda form: form + 1.0, batch, batch.x_ph, parts, own=coarse.own_of(method, batch.x, parts).spread) - r0
     assert not changed[0, 1].any() and not changed[2, 0].any() and bool(changed[1].all(dim=0).any())

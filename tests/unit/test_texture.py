@@ -298,3 +298,36 @@ def test_the_missing_grain_sees_nothing_under_the_support() -> None:
     assert torch.equal(texture.missing_grain(f, x, support, white), texture.missing_grain(f, torch.where(support > 0, torch.nan, x), support, white))
     none = texture.missing_grain(f, torch.zeros_like(x), support, white)
     assert not none.any(), "a scan without grain, or a contrast that is missing, lends none"
+
+
+def test_the_finest_detail_in_closed_form() -> None:
+    """White noise of spread σ keeps √(8/9) σ of it; a pixel of height h on nothing keeps 8/9 h; a rise over many pixels has none."""
+    x = 0.5 * noise(2, 3, 96, 96)
+    found = texture.finest(x, everywhere(x), clip=100.0)
+    assert float(found.std()) == pytest.approx(0.5 * (8 / 9) ** 0.5, rel=0.02)
+    where = everywhere(x)
+    where[:, :, :48] = 0.0
+    half = texture.finest(x, where, clip=100.0)
+    assert not half[:, :, :48].any() and torch.allclose(half[:, :, 48:], found[:, :, 48:])
+    one = 1e-3 * noise(1, 1, 9, 9)
+    one[0, 0, 4, 4] = 3.0
+    assert float(texture.finest(one, everywhere(one), clip=1e6)[0, 0, 4, 4]) == pytest.approx(3.0 * 8 / 9, abs=0.01)
+    ramp = torch.arange(96.0).expand(1, 1, 96, 96)
+    assert texture.finest(ramp, everywhere(ramp))[:, :, 1:-1, 1:-1].abs().max() < 1e-4
+
+
+def test_what_is_far_from_usual_is_held() -> None:
+    x = 0.1 * noise(1, 1, 64, 64)
+    x[..., 32:] += 5.0
+    found = texture.finest(x, everywhere(x))
+    typical = found.abs().median()
+    assert float(found.abs().max()) == pytest.approx(float(4.0 * typical), rel=1e-4) and 4.0 * typical < 0.5
+
+
+def test_the_scans_own_finest_spread_uses_nothing_that_is_hidden() -> None:
+    x, visible = 0.3 * noise(2, 2, 64, 64), torch.ones(2, 1, 64, 64)
+    visible[:, :, 20:40, 20:40] = 0.0
+    other = torch.where(visible > 0, x, 50.0)
+    first, second = (texture.finest_spread(each, visible, visible) for each in (x, other))
+    assert torch.equal(first, second) and torch.allclose(first, torch.full_like(first, 0.3 * (8 / 9) ** 0.5), rtol=0.05)
+    assert not texture.finest_spread(x, 0 * visible, 0 * visible).any()

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
-from pathosyn import alg1, appearance, coarse, decomposition, diffusion, gathering, looks, losses, rng, scale, surroundings, texture
+from pathosyn import alg1, appearance, coarse, decomposition, diffusion, gathering, looks, losses, rng, scale, surroundings
 from pathosyn.config import Config
 from pathosyn.framework import Framework, Parts
 from pathosyn.networks import Critic, DeviationNetwork
@@ -154,7 +154,7 @@ class PathoSyn(Framework):
         if self.coarse is not None:
             return self.last_call(batch, x_sub, self.draw_form(batch, x_sub, noise, look=look, steps=steps), lambda k: noise(calls + k), look=look)
         white = noise(calls + 1) if self.config.method.grain else None
-        seen = coarse.seen(self, self.condition(batch.x, x_sub, batch.m, parts), coarse.own_detail(batch.x, parts), parts, white)
+        seen = coarse.seen(self, self.condition(batch.x, x_sub, batch.m, parts), coarse.own_of(self, batch.x, parts), parts, white)
         return self.from_scaled(self._sample(self.eps, seen, parts.support, noise, parts.known, self.bound(), steps))
 
     @torch.no_grad()
@@ -182,17 +182,16 @@ class PathoSyn(Framework):
         """A deviation in normalised units from its coarse form: one call of eps_theta at t = `level`. Noise 0 goes on the form, 1 makes the grain; `look` as
         `draw` takes it."""
         method, parts = self.config.method, self.parts(batch)
-        there, detail = coarse.there(self, parts), coarse.own_detail(batch.x, parts)
+        there, own = coarse.there(self, parts), coarse.own_of(self, batch.x, parts)
         white = noise(1) if method.grain else None
         shared = appearance.shared(self, look, batch.present)
-        seen = coarse.seen(self, self.condition(batch.x, x_sub, batch.m, parts), detail, parts, white, form=form, there=there, shared=shared)
+        seen = coarse.seen(self, self.condition(batch.x, x_sub, batch.m, parts), own, parts, white, form=form, there=there, shared=shared)
         t = torch.full((len(form),), method.level, device=form.device)
         start = decomposition.refine(coarse.means(self, form, batch, x_sub, parts), there, parts.support, method.coarse)
         r_t = diffusion.diffuse(start, t, noise(0) * parts.known, parts.support * parts.known, self.schedule)
         r, bound = self.estimate(self.eps, r_t, seen, t)[1] * parts.known, self.bound()
         if method.hold and look is not None:
-            own = texture.spread_of(*detail)
-            r = coarse.with_form(self, r, lambda form: appearance.held(self, form, look, batch, parts), batch, x_sub, parts, own=own, shared=shared)
+            r = coarse.with_form(self, r, lambda form: appearance.held(self, form, look, batch, parts), batch, x_sub, parts, own=own.spread, shared=shared)
         return self.from_scaled(diffusion.project(r if bound is None else r.clamp(-bound, bound), parts.support))
 
     def _sample(
