@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 
 from pathosyn import decomposition, texture
 from pathosyn.types import Image, LesionBatch, Mask
@@ -122,16 +123,23 @@ def own_of(model: PathoSyn, x: Image, parts: Parts) -> Own:
 
 def relative_roughness(model: PathoSyn, r: Image, batch: LesionBatch, x_sub: Image, parts: Parts, *, own: Tensor | None = None) -> tuple[Mask, Image]:
     """Which cells hold any of the support, and log((roughness of r + FLOOR) / (the scan's own + FLOOR)) of each; r in normalised units. `finest` is taken of
-    f + r in the scan, of which nothing is used under the support."""
+    f + r in the scan (and over the cells beside, too), of which nothing is used under the support."""
     size, support = model.config.method.coarse, parts.support
     mean, there = decomposition.coarsen(r, support, size)
     if model.config.method.rough_of == "finest":
         whole = torch.where(support > 0, x_sub.float() + r, batch.x.float()) * parts.known
-        rough = decomposition.rms(texture.finest(whole, support), there, support, size)
+        rough = _around(texture.finest(whole, support).square(), support, size).sqrt() * there
     else:
         rough = decomposition.roughness(r, mean, there, support, size)
     own = own_of(model, batch.x, parts).spread if own is None else own
     return there, torch.log((rough + FLOOR) / (own + FLOOR))
+
+
+def _around(power: Image, support: Mask, size: int) -> Image:
+    """Means over the pixels of the support in each cell and the eight around it: those of one cell are too few to tell how rough it is, and grain whose
+    strength changes from cell to cell is a mottle. Above 0, where a square root has a slope."""
+    summed, weight = (texture.box_mean(avg_pool2d(field, size), 1) for field in (power * support, support))
+    return summed / weight.clamp(min=1e-6) + 1e-12
 
 
 def roughness(model: PathoSyn, form: Image, own: Tensor) -> Image:

@@ -35,14 +35,9 @@ def refine(coarse: Image, there: Mask, support: Mask, size: int) -> Image:
 
 def roughness(field: Image, coarse: Image, there: Mask, support: Mask, size: int) -> Image:
     """(B, C, H/size, W/size): RMS over each cell's pixels on the support of what `refine` does not bring back of `field`; 0 where the cell holds none."""
-    return rms(field - refine(coarse, there, support, size), there, support, size)
-
-
-def rms(field: Image, there: Mask, support: Mask, size: int) -> Image:
-    """(B, C, H/size, W/size): RMS of `field` over each cell's pixels on the support; 0 where the cell holds none."""
     from torch.nn.functional import avg_pool2d
 
-    lost = field * support
+    lost = (field - refine(coarse, there, support, size)) * support
     # A square root has no slope at 0, where a smooth cell lies.
     return (avg_pool2d(lost.square(), size) / avg_pool2d(support, size).clamp(min=1e-6) + 1e-12).sqrt() * there
 

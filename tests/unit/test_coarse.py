@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 
 from pathosyn import appearance, coarse, decomposition, diffusion, rng, texture
 from pathosyn.checkpoint import Provenance, save_weights
@@ -42,7 +43,8 @@ def test_the_form_gives_means_and_roughness_back(method: PathoSyn, batch_of: Bat
     mean, cells = decomposition.coarsen(r0, parts.support, 4)
     assert form.shape == (3, 4, 8, 8) and torch.allclose(coarse.means(method, form, batch, batch.x_ph, parts), mean, atol=1e-5) and torch.equal(there, cells)
     own = coarse.own_of(method, batch.x, parts).spread
-    wanted = decomposition.rms(texture.finest(batch.x, parts.support), there, parts.support, 4)  # f + r_0 is the scan
+    power, weight = (avg_pool2d(field, 12, stride=4, padding=4) for field in (texture.finest(batch.x, parts.support).square(), parts.support))
+    wanted = (power / weight.clamp(min=1e-6)).sqrt() * there  # f + r_0 is the scan, and beyond the window nothing is support
     assert torch.allclose(coarse.roughness(method, form, own) * there, wanted, atol=1e-4) and float(wanted.max()) > 0.5
 
 
