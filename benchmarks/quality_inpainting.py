@@ -76,7 +76,7 @@ def healed(image: nib.Nifti1Image, hole: np.ndarray, loaded: Loaded, *, texture:
         nib.save(image, folder / "t1.nii.gz")
         nib.save(nib.Nifti1Image(hole.astype(np.uint8), image.affine), Path(name) / "hole.nii.gz")
         made = heal(folder, Path(name) / "out", loaded, mask=Path(name) / "hole.nii.gz", texture=texture)
-        return np.asarray(nib.load(next(made.rglob("*t1*.nii.gz"))).dataobj, np.float32)
+        return np.asarray(nib.load(made / f"{made.name}_t1.nii.gz").dataobj, np.float32)
 
 
 def metric(prediction: np.ndarray, t1: np.ndarray, hole: np.ndarray, mask: np.ndarray) -> dict[str, float]:

@@ -1,9 +1,10 @@
 """Join two trainings that went on from the same weights: the coarse network of one, the last call (eps_theta) of the other.
 
-    python tools/join_weights.py STRUCTURE.safetensors SHARPENED.safetensors --out JOINED.safetensors
+    python tools/join_weights.py STRUCTURE.safetensors SHARPENED.safetensors --out JOINED.safetensors [--substrate SUBSTRATE.safetensors]
 
 The stages `structure` and `sharpen` do not depend on each other once f_sub and the scale of r stand, so they can be trained side by side. Refuses weights
-whose f_sub or scale differ.
+whose f_sub or scale differ. With `--substrate` f_sub is that of a third training from the same weights: forms hold the scan's own intensities
+(`cells` = intensity), so they hardly change with it; the last call should go on from the joined weights then.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ def main() -> int:
     parser.add_argument("structure", type=Path)
     parser.add_argument("sharpened", type=Path)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--substrate", type=Path)
     given = parser.parse_args()
     structure, sharpened = load(given.structure), load(given.sharpened)
     ours, theirs = structure.method.state_dict(), sharpened.method.state_dict()
@@ -38,6 +40,8 @@ def main() -> int:
         return 2
     joined = structure.method
     joined.eps.load_state_dict(sharpened.method.eps.state_dict())
+    if given.substrate:
+        joined.sub.load_state_dict(load(given.substrate).method.sub.state_dict())
     last = {name: getattr(sharpened.config.method, name) for name in LAST_CALL}
     joined.config = replace(structure.config, method=replace(structure.config.method, **last))
     steps = structure.provenance.steps + sharpened.provenance.steps
