@@ -80,8 +80,9 @@ def with_form(
     shared: Tensor | None = None,
 ) -> Image:
     """r_0 (as `form` takes it) with another form, as `change` makes it of its own: its cells' means, and between the cells' centres what `refine` makes of
-    them; what lies beyond these, its detail, is as much stronger or weaker as the cells are to be rougher or smoother, and mixed until the contrasts of
-    f + r_0 share on the lesion what `shared` (`appearance.shared`) asks for. `own`: the spread of the scan's `own_of`."""
+    them; what roughness is measured of (`rough_of`) is as much stronger or weaker as the cells are to be rougher or smoother; and what lies beyond the means,
+    its detail, is mixed until the contrasts of f + r_0 share on the lesion what `shared` (`appearance.shared`) asks for. `own`: the spread of the scan's
+    `own_of`."""
     r0, size = r0.float() * parts.support, model.config.method.coarse
     now, there = form(model, r0, batch, x_sub, parts, own=own)
     moved = change(now)
@@ -89,10 +90,23 @@ def with_form(
     detail = r0 - before
     if model.rough:
         stronger = (roughness(model, moved, own) + FLOOR) / (roughness(model, now, own) + FLOOR)
-        detail = detail * decomposition.refine(stronger, there, parts.support, size)
+        detail = detail + _rough_part(model, r0, detail, batch, x_sub, parts) * (decomposition.refine(stronger, there, parts.support, size) - 1.0)
     if shared is not None:
         detail = _mixed(detail, after + x_sub.float() / _per_contrast(model.r_scale), batch.m, shared)
     return (after + detail) * parts.known
+
+
+def _rough_part(model: PathoSyn, r0: Image, detail: Image, batch: LesionBatch, x_sub: Image, parts: Parts) -> Image:
+    """What of f + r_0 counts as rough, scaled, 0 off the support: all of `detail`, or the finest, which leaves the rise at the outline as it is."""
+    if model.config.method.rough_of == "cells":
+        return detail * parts.support
+    whole = _whole(model.from_scaled(r0), batch, x_sub, parts)
+    return (whole - texture.box_mean(whole, 1)) * parts.support / _per_contrast(model.r_scale)
+
+
+def _whole(r: Image, batch: LesionBatch, x_sub: Image, parts: Parts) -> Image:
+    """The scan with f + r under the support; r in normalised units."""
+    return torch.where(parts.support > 0, x_sub.float() + r, batch.x.float()) * parts.known
 
 
 def _mixed(detail: Image, smooth: Image, m: Mask, shared: Tensor) -> Image:
@@ -115,7 +129,8 @@ class Own:
 
 def own_of(model: PathoSyn, x: Image, parts: Parts) -> Own:
     """Nothing of x under the support is used."""
-    visible, x = 1.0 - parts.support, x.float() * parts.known
+    visible = 1.0 - parts.support
+    x = torch.where(visible > 0, x.float(), 0.0) * parts.known
     detail, tissue = texture.own_detail(x, visible)
     finest = model.config.method.rough_of == "finest"
     return Own(detail, tissue, texture.finest_spread(x, visible, tissue) if finest else texture.spread_of(detail, tissue))
@@ -127,8 +142,7 @@ def relative_roughness(model: PathoSyn, r: Image, batch: LesionBatch, x_sub: Ima
     size, support = model.config.method.coarse, parts.support
     mean, there = decomposition.coarsen(r, support, size)
     if model.config.method.rough_of == "finest":
-        whole = torch.where(support > 0, x_sub.float() + r, batch.x.float()) * parts.known
-        rough = _around(texture.finest(whole, support).square(), support, size).sqrt() * there
+        rough = _around(texture.finest(_whole(r, batch, x_sub, parts), support).square(), support, size).sqrt() * there
     else:
         rough = decomposition.roughness(r, mean, there, support, size)
     own = own_of(model, batch.x, parts).spread if own is None else own
@@ -138,7 +152,7 @@ def relative_roughness(model: PathoSyn, r: Image, batch: LesionBatch, x_sub: Ima
 def _around(power: Image, support: Mask, size: int) -> Image:
     """Means over the pixels of the support in each cell and the eight around it: those of one cell are too few to tell how rough it is, and grain whose
     strength changes from cell to cell is a mottle. Above 0, where a square root has a slope."""
-    summed, weight = (texture.box_mean(avg_pool2d(field, size), 1) for field in (power * support, support))
+    summed, weight = (avg_pool2d(avg_pool2d(field, size), 3, stride=1, padding=1) for field in (power * support, support))
     return summed / weight.clamp(min=1e-6) + 1e-12
 
 

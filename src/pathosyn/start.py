@@ -38,13 +38,23 @@ def beginning(config: Config, start_from: Path | None) -> Method:
     if config.name == "pathosyn" and "rough_mean" in method.state_dict() and "rough_mean" not in known:
         known = {name: value for name, value in known.items() if not name.startswith(("coarse.", "look"))}
     if method.config.method.rough_of != loaded.config.method.rough_of:
-        known = {name: value for name, value in known.items() if not name.startswith(("rough_", "look"))}
+        known = _without_roughness(known, len(loaded.config.contrasts))
     if any(getattr(method.config.method, name) != getattr(loaded.config.method, name) for name in ("fisher_z", "log_spreads")):  # measured in another way
         known = {name: value for name, value in known.items() if not name.startswith(("looks", "look_around", "look_map"))}
     known = {name: grown(value, method.state_dict()[name].shape) for name, value in known.items() if not name.startswith("critic.")}
     new = method.load_state_dict(known, strict=False)
     assert not new.unexpected_keys and all(name.startswith(("critic.", "coarse.", "rough_", "look")) for name in new.missing_keys)
     return method.train()
+
+
+def _without_roughness(known: dict[str, torch.Tensor], contrasts: int) -> dict[str, torch.Tensor]:
+    """Without what was measured of roughness and with it; the units of the other looks stay, in which the networks have learned them."""
+    kept = {name: value.clone() for name, value in known.items() if not name.startswith(("rough_", "looks", "look_around", "look_map"))}
+    for name in ("look_mean", "look_std"):
+        if name in kept:
+            for start in (contrasts, 3 * contrasts):  # means of both kinds, then standard deviations (`appearance.measure`)
+                kept[name][start : start + contrasts] = 0.0
+    return kept
 
 
 def _lent(loaded: Loaded, config: Config) -> Method:

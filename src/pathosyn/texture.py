@@ -130,10 +130,10 @@ def own_detail(x: Image, visible: Mask, *, clip: float = CLIP) -> tuple[Image, M
 
 
 def finest(x: Image, where: Mask, *, clip: float = CLIP) -> Image:
-    """x less its 3×3 mean (B, C, H, W), held within ±`clip` times its median size on `where` (B, 1, H, W); 0 off it. An edge that rises over several pixels is
-    hardly seen in it."""
+    """x less its 3×3 mean (B, C, H, W), held within ±`clip` times its median size on `where` (B, 1, H, W), what is even to the bit left out; 0 off it. A rise
+    over several pixels has little of it, but its bend."""
     detail = (x - box_mean(x, 1)) * where
-    bound = clip * _quantile_where(detail.detach().abs(), where, 0.5)
+    bound = clip * _quantile_where(detail.detach().abs(), where * (detail != 0), 0.5)
     return detail.clamp(-bound, bound)
 
 

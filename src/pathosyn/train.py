@@ -72,7 +72,8 @@ def fit(data: str | Path, run: str | Path, config: Config, *, start_from: str | 
     """Train `config` on the training subjects of `data` into `run`; returns the weight file.
 
     `start_from`: a weight file to start from (fine-tuning). Its contrasts, geometry, networks and what its numbers mean are kept; `config.train` and
-    the `reuse.FREE` decisions of the method are used.
+    the `reuse.FREE` decisions of the method are used, and its `rough_of` where the stage `structure` has a share: the weights' statistics of roughness are then
+    measured anew.
     InputError: unreadable data, no lesion to learn from, a run folder with other settings, data that lacks every contrast of the weights."""
     data, run, start_from = Path(data), Path(run), Path(start_from) if start_from else None
     refuse_unwritable(run, "--run")

@@ -49,21 +49,22 @@ def test_the_form_gives_means_and_roughness_back(method: PathoSyn, batch_of: Bat
 
 
 def test_a_rise_at_the_outline_is_no_roughness(make_method: Maker, batch_of: Batches) -> None:
-    """A smooth lesion whose intensity rises over its rim by `height`: to `cells` its rim is the rougher the higher it is, to `finest` hardly. Inside, where
-    nothing rises, the two agree that it is smooth."""
+    """A smooth lesion whose intensity rises over its rim by 30 times the grain's spread, on a smooth f: what `cells` makes of it is many times what `finest`
+    does."""
     batch = batch_of()
+    batch = replace(batch, x_ph=torch.zeros_like(batch.x_ph))
     found = {}
     for kind in ("cells", "finest"):
         method = make_method(default(), rough_of=kind)
         method.rough_std.fill_(1.0)
         parts = method.parts(batch)
-        grain = 0.05 * rng.normal([rng.generator(i) for i in range(3)], (2, 32, 32))
+        grain = 0.1 * rng.normal([rng.generator(i) for i in range(3)], (2, 32, 32))
         for height in (0.0, 3.0):
             x = batch.x_ph + height * decomposition.smooth(batch.m, sigma=1.5) + grain
             there, rough = coarse.relative_roughness(method, (x - batch.x_ph) * batch.D, replace(batch, x=x), batch.x_ph, parts)
             found[kind, height] = rough[there.expand_as(rough) > 0].mean()
     more = {kind: float(found[kind, 3.0] - found[kind, 0.0]) for kind in ("cells", "finest")}
-    assert more["cells"] > 1.0 > 3 * more["finest"] > 0.0, more
+    assert more["cells"] > 0.5 and more["cells"] > 2.5 * more["finest"], more
 
 
 @pytest.mark.parametrize("cells", ["deviation", "intensity"])
@@ -191,9 +192,12 @@ def test_the_grain_on_the_support_shares_what_is_asked(method: PathoSyn, batch_o
 
 
 def test_what_lies_under_the_support_is_seen_through_the_form_alone(method: PathoSyn, batch_of: Batches) -> None:
+    """Where S is 1; in the feather (1 - S) of the scan stays, and is seen. With a look, too, to which the draw is held."""
     batch = batch_of()
-    other = replace(batch, x=torch.where(batch.D > 0, batch.x * 5 + 7, batch.x))
+    method.r_max.fill_(100.0), method.look_std.fill_(1.0), method.looks_of.fill_(1.0)
+    other = replace(batch, x=torch.where(batch.S == 1, batch.x * 5 + 7, batch.x))
     first, second = (method.synthesize(each, controls=Controls(seed=1), steps=2).r for each in (batch, other))
+    assert method.look(batch, 1) is not None and float(first[batch.D.expand_as(first) > 0].std()) > 0.1
     assert torch.equal(first, second), "a draw depends on nothing of the lesion that it replaces"
 
 
@@ -221,8 +225,10 @@ def test_roughness_of_an_older_kind_is_measured_anew_where_forms_are_learned(sha
     asked = Config(contrasts=old.config.contrasts, networks=old.config.networks, method=default(), train=Train(structure_share=share))
     new = beginning(asked, tmp_path / "old.safetensors")
     assert new.config.method.rough_of == ("finest" if share else "cells")
-    again = {name: bool(value.any()) for name, value in new.named_buffers() if name.startswith(("rough_", "look"))}
-    assert len(again) >= 7 and set(again.values()) == {not share}
+    rough = {name: bool(value.any()) for name, value in new.named_buffers() if name.startswith(("rough_", "looks", "look_around", "look_map"))}
+    assert len(rough) >= 5 and set(rough.values()) == {not share}
+    numbers = [0.0 if share and (2 <= k < 4 or 6 <= k < 8) else 3.0 for k in range(len(new.look_mean))]  # means of both kinds, standard deviations of both
+    assert new.look_mean.tolist() == new.look_std.tolist() == numbers, "the units of other looks stay"
     assert torch.equal(new.coarse.net.out[-1].conv.weight, old.coarse.net.out[-1].conv.weight), "the networks go on"
 
 
@@ -246,16 +252,38 @@ def test_a_form_is_changed_in_its_cells_means(method: PathoSyn, batch_of: Batche
     assert bool(changed[0].any()) and changed[1:].abs().max() < 1e-5 and not changed[~(parts.support > 0).expand_as(changed)].any()
 
 
-def test_a_rougher_form_makes_detail_stronger_by_as_much(method: PathoSyn, batch_of: Batches) -> None:
+@pytest.mark.parametrize("kind", ["cells", "finest"])
+def test_a_rougher_form_makes_detail_stronger_by_as_much(kind: str, make_method: Maker, batch_of: Batches) -> None:
+    """What was asked comes out, nearly: between cells it is interpolated."""
+    method = make_method(default(), rough_of=kind)
+    method.r_scale.copy_(torch.tensor([0.5, 2.0])), method.rough_std.copy_(torch.tensor([0.6, 0.8]))
+    grain = 0.3 * rng.normal([rng.generator(i) for i in range(3)], (2, 32, 32))
     batch = batch_of()
+    batch = replace(batch, x_ph=torch.zeros_like(batch.x_ph), x=0.6 * decomposition.smooth(batch.m, sigma=1.5) + grain)
     parts, r0 = method.parts(batch), deviation(method, batch)
-    form, there = coarse.form(method, r0, batch, batch.x_ph, parts)
-    smooth = decomposition.refine(coarse.means(method, form, batch, batch.x_ph, parts), there, parts.support, 4)
-    rougher = torch.tensor([0.0, 0.0, 0.5, -0.5]).view(1, 4, 1, 1)
-    detail = coarse.with_form(method, r0, lambda form: form + rougher, batch, batch.x_ph, parts, own=coarse.own_of(method, batch.x, parts).spread) - smooth
-    # A roughness counts in its logarithm, in units of `rough_std`; log(roughness + FLOOR), in which FLOOR is little.
-    wanted = (r0 - smooth) * torch.tensor([0.5 * 0.6, -0.5 * 0.8]).exp().view(1, 2, 1, 1)
-    assert (detail - wanted)[parts.support.expand_as(detail) > 0].abs().mean() < 0.05 * wanted.abs()[parts.support.expand_as(detail) > 0].mean()
+    own = coarse.own_of(method, batch.x, parts).spread
+    form, _ = coarse.form(method, r0, batch, batch.x_ph, parts)
+    asked = torch.tensor([0.0, 0.0, 0.5, -0.5]).view(1, 4, 1, 1)
+    made = coarse.with_form(method, r0, lambda form: form + asked, batch, batch.x_ph, parts, own=own)
+    moved = (coarse.form(method, made, batch, batch.x_ph, parts)[0] - form)[:, 2:]
+    inside = decomposition.coarsen(batch.m, parts.support, 4)[0][:, 0] > 0.9
+    assert [float(moved[:, c][inside].mean()) for c in range(2)] == pytest.approx([0.5, -0.5], abs=0.12)
+
+
+def test_a_rise_at_the_outline_stays_where_a_form_becomes_rougher(make_method: Maker, batch_of: Batches) -> None:
+    """Of all that the cells' means do not tell most is the rise; of the finest detail little."""
+    batch = batch_of()
+    batch = replace(batch, x_ph=torch.zeros_like(batch.x_ph), x=3.0 * decomposition.smooth(batch.m, sigma=1.5).expand_as(batch.x) * batch.S)
+    moved = {}
+    for kind in ("cells", "finest"):
+        method = make_method(default(), rough_of=kind)
+        method.rough_std.fill_(1.0)
+        parts, r0 = method.parts(batch), deviation(method, batch)
+        asked = torch.tensor([0.0, 0.0, 0.5, 0.5]).view(1, 4, 1, 1)
+        own = torch.full((3, 2, 1, 1), 0.1)
+        made = coarse.with_form(method, r0, lambda form, asked=asked: form + asked, batch, batch.x_ph, parts, own=own)
+        moved[kind] = float((made - r0).square().mean().sqrt())
+    assert moved["cells"] > 3 * moved["finest"] > 0, moved
 
 
 @pytest.mark.parametrize("asked", [0.6, -0.4])

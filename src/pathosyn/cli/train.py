@@ -78,7 +78,7 @@ class TrainVerb:
         """Flags that were set and that --from overrides."""
         if not self.start_from or (trained := _trained(self.start_from)) is None or trained.name != self.method_name:
             return []
-        kept = going_on(trained, dataclasses.replace(trained, method=self.m, networks=self.networks, compared=self.compared))
+        kept = going_on(trained, dataclasses.replace(trained, method=self.m, networks=self.networks, train=self.train, compared=self.compared))
         others = ((f"compared.{of}", getattr(self.compared, of), getattr(kept.compared, of)) for of in FREE)
         groups = (("m", self.m, kept.method), ("networks", self.networks, kept.networks), *others)
         lost = [f"{name}.{f.name}" for name, asked, used in groups for f in dataclasses.fields(asked) if getattr(asked, f.name) != getattr(used, f.name)]
