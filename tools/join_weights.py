@@ -4,7 +4,7 @@
 
 The stages `structure` and `sharpen` do not depend on each other once f_sub and the scale of r stand, so they can be trained side by side. Refuses weights
 whose f_sub or scale differ. With `--substrate` f_sub is that of a third training from the same weights: forms hold the scan's own intensities
-(`cells` = intensity), so they hardly change with it; the last call should go on from the joined weights then.
+(`cells` = intensity), so they hardly change with it; the last call must have learned with it, which is checked.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ def main() -> int:
     parser.add_argument("--substrate", type=Path)
     given = parser.parse_args()
     structure, sharpened = load(given.structure), load(given.sharpened)
+    if given.substrate:
+        structure.method.sub.load_state_dict(load(given.substrate).method.sub.state_dict())
     ours, theirs = structure.method.state_dict(), sharpened.method.state_dict()
     # What lesions look like is the structure's alone; the other training may never have asked.
     statistics = {name for name, _ in structure.method.named_buffers()}
@@ -40,8 +42,6 @@ def main() -> int:
         return 2
     joined = structure.method
     joined.eps.load_state_dict(sharpened.method.eps.state_dict())
-    if given.substrate:
-        joined.sub.load_state_dict(load(given.substrate).method.sub.state_dict())
     last = {name: getattr(sharpened.config.method, name) for name in LAST_CALL}
     joined.config = replace(structure.config, method=replace(structure.config.method, **last))
     steps = structure.provenance.steps + sharpened.provenance.steps

@@ -24,7 +24,7 @@ Maker = Callable[..., PathoSyn]
 
 @pytest.fixture
 def method(make_method: Maker) -> PathoSyn:
-    made = make_method(default())
+    made = make_method(default(), rough_of="finest")
     made.r_scale.copy_(torch.tensor([0.5, 2.0]))
     made.rough_mean.copy_(torch.tensor([-0.3, 0.2]))
     made.rough_std.copy_(torch.tensor([0.6, 0.8]))
@@ -222,7 +222,9 @@ def test_roughness_of_an_older_kind_is_measured_anew_where_forms_are_learned(sha
         if name.startswith(("rough_", "look")):
             value.fill_(3.0)
     save_weights(tmp_path / "old.safetensors", old, Provenance())
-    asked = Config(contrasts=old.config.contrasts, networks=old.config.networks, method=default(), train=Train(structure_share=share))
+    asked = Config(
+        contrasts=old.config.contrasts, networks=old.config.networks, method=replace(default(), rough_of="finest"), train=Train(structure_share=share)
+    )
     new = beginning(asked, tmp_path / "old.safetensors")
     assert new.config.method.rough_of == ("finest" if share else "cells")
     rough = {name: bool(value.any()) for name, value in new.named_buffers() if name.startswith(("rough_", "looks", "look_around", "look_map"))}
