@@ -44,18 +44,17 @@ def parts(tumour: np.ndarray) -> list[np.ndarray]:
     return found
 
 
-def placed(shape: np.ndarray, brain: np.ndarray, tumour: np.ndarray, rng: np.random.Generator, tries: int = 200) -> np.ndarray | None:
-    """`shape` mirrored and put where the rule allows, as a mask of the volume; None if no place was found."""
-    far = ndimage.distance_transform_edt(~tumour) >= CLEARANCE
+def placed(shape: np.ndarray, brain: np.ndarray, far: np.ndarray, rng: np.random.Generator, tries: int = 200) -> np.ndarray | None:
+    """`shape` mirrored and put where the rule allows, as a mask of the volume; None if no place was found. `far`: far enough from the tumour."""
     shape = np.flip(shape, axis=tuple(int(a) for a in range(3) if rng.integers(2)))
     for _ in range(tries):
         corner = [int(rng.integers(0, max(1, whole - side + 1))) for whole, side in zip(brain.shape, shape.shape, strict=True)]
-        mask = np.zeros(brain.shape, bool)
         box = tuple(slice(start, start + side) for start, side in zip(corner, shape.shape, strict=True))
-        if mask[box].shape != shape.shape:
+        if brain[box].shape != shape.shape:
             return None
-        mask[box] = shape
-        if (brain & mask).sum() >= ON_BRAIN * mask.sum() and far[mask].all():
+        if (brain[box] & shape).sum() >= ON_BRAIN * shape.sum() and far[box][shape].all():
+            mask = np.zeros(brain.shape, bool)
+            mask[box] = shape
             return mask
     return None
 
@@ -99,9 +98,9 @@ def measure(root: Path, names: list[str], weights: Path, count: int) -> pd.DataF
         image = nib.load(next(scans[name].glob("*t1.nii.gz")))
         t1, tumour = np.asarray(image.dataobj, np.float32), tumours[name]
         shapes = [part for other, mask in tumours.items() if other != name for part in parts(mask)]
-        done = 0
+        far, done = ndimage.distance_transform_edt(~tumour) >= CLEARANCE, 0
         while done < count:
-            mask = placed(shapes[int(rng.integers(len(shapes)))], t1 > 0, tumour, rng)
+            mask = placed(shapes[int(rng.integers(len(shapes)))], t1 > 0, far, rng)
             if mask is None:
                 continue
             hole = mask | tumour
