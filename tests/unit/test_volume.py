@@ -136,7 +136,7 @@ class Echo:
     looking = False
 
     def parts(self, batch: LesionBatch) -> Parts:
-        return Parts(batch.D, batch.S, batch.S, batch.present[:, :, None, None].to(batch.x.dtype))
+        return Parts(batch.D, batch.S, batch.present[:, :, None, None].to(batch.x.dtype))
 
     def substrate(self, x: Tensor, hidden: Tensor, known: Tensor) -> Tensor:
         self.sizes.append(len(x))
