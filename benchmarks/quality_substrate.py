@@ -20,7 +20,7 @@ import pandas as pd
 import torch
 from skimage.metrics import structural_similarity
 
-from pathosyn.checkpoint import load
+from pathosyn.checkpoint import load, read_config
 from pathosyn.data.inpaint import inpaint
 from pathosyn.data.slices import Slices
 from pathosyn.monitor import holes
@@ -88,6 +88,9 @@ def main() -> None:
     parser.add_argument("--alone", help="give f_sub this contrast alone")
     parser.add_argument("--csv", type=Path)
     given = parser.parse_args()
+    contrasts = read_config(given.weights).contrasts
+    if given.alone not in (None, *contrasts):
+        parser.error(f"--alone: found {given.alone}; expected one of {', '.join(contrasts)}")
     rows = measure(given.data, given.weights, given.partition, given.holes, given.alone)
     if given.csv:
         rows.to_csv(given.csv, index=False)
