@@ -9,8 +9,6 @@ windows; `--learn` windows of each training subject, `--judge` of each validatio
 
 from __future__ import annotations
 
-from collections import defaultdict
-
 import judging
 import numpy as np
 import quality_stages
@@ -18,16 +16,11 @@ import torch
 from scipy.ndimage import distance_transform_edt
 
 from pathosyn import texture
-from pathosyn.checkpoint import Loaded
-from pathosyn.data.slices import Slices
-from pathosyn.scenes import chosen, in_batches
 
 DEPTHS = ((-3, 0), (0, 2), (2, 4), (4, 99))
 VARIANTS = ("drawn", "real form")
-SMALLEST = 150
-"""Pixels a lesion must have."""
 PIXELS = 20
-"""And a band."""
+"""That a band must have."""
 
 
 def depth(m: np.ndarray) -> np.ndarray:
@@ -35,9 +28,10 @@ def depth(m: np.ndarray) -> np.ndarray:
     return np.where(m > 0, distance_transform_edt(m > 0) - 0.5, 0.5 - distance_transform_edt(m == 0))
 
 
-def bands(x: torch.Tensor, m: np.ndarray) -> np.ndarray:
+def bands(x: np.ndarray, m: np.ndarray) -> np.ndarray:
     """(C, depths, 2): RMS and 98th percentile of the size of the finest detail of x (C, H, W) in each band; NaN where it is too small."""
-    detail = (x[None] - texture.box_mean(x[None], 1))[0].abs().numpy()
+    window = torch.from_numpy(x)[None]
+    detail = (window - texture.box_mean(window, 1))[0].abs().numpy()
     found, away = np.full((len(x), len(DEPTHS), 2), np.nan), depth(m)
     for k, (low, high) in enumerate(DEPTHS):
         where = (away >= low) & (away < high)
@@ -47,36 +41,13 @@ def bands(x: torch.Tensor, m: np.ndarray) -> np.ndarray:
     return found
 
 
-def ratios(loaded: Loaded, slices: Slices, count: int) -> dict[str, dict[str, list[np.ndarray]]]:
-    """By variant and subject: log(drawn / real), (C, depths, 2) a window; NaN for a missing contrast."""
-    found: dict[str, dict[str, list[np.ndarray]]] = {name: defaultdict(list) for name in VARIANTS}
-    for members in in_batches(slices, chosen(slices, count)):
-        batch = slices.lesion(members)
-        made = quality_stages.variants(loaded, batch)
-        for b, subject in enumerate(batch.subject):
-            m, missing = batch.m[b, 0].numpy(), ~batch.present[b].numpy()
-            if (m > 0).sum() < SMALLEST:
-                continue
-            real = bands(batch.x[b], m)
-            for name in VARIANTS:
-                with np.errstate(divide="ignore", invalid="ignore"):
-                    gap = np.log(bands(torch.as_tensor(made[name][b]), m) / real)
-                gap[missing] = np.nan
-                found[name][subject].append(gap)
-    return found
-
-
 def main() -> None:
     """A row a partition, variant and contrast."""
     given = judging.arguments(__doc__, learn=4, judge=24).parse_args()
     loaded = judging.ready(given)
     print("partition | subjects | variant | contrast | " + " | ".join(f"{low} to {high} px: RMS, largest" for low, high in DEPTHS))
-    for partition, count in (("train", given.learn), ("validation", given.judge)):
-        found = ratios(loaded, Slices(given.data, partition, contrasts=loaded.config.contrasts, every=False), count)
-        for name, subjects in found.items():
-            means = torch.stack([torch.from_numpy(np.stack(windows)).nanmean(dim=0) for windows in subjects.values()]).nanmean(dim=0).exp()
-            for contrast, row in zip(loaded.config.contrasts, means.tolist(), strict=True):
-                print(f"{partition} | {len(subjects)} | {name} | {contrast} | " + " | ".join(f"{rms:.2f}, {largest:.2f}" for rms, largest in row), flush=True)
+    for row in quality_stages.compared(given, loaded, VARIANTS, bands):
+        print(f"{row.of} | " + " | ".join(f"{rms:.2f}, {largest:.2f}" for rms, largest in row.ratio), flush=True)
 
 
 if __name__ == "__main__":

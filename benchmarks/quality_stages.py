@@ -14,9 +14,12 @@ On validation subjects, folds by subject, as benchmarks/quality_realism.py. A ro
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import argparse
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import judging
 import numpy as np
@@ -30,6 +33,16 @@ from pathosyn.drawing import stopped_at_fluid
 from pathosyn.evaluate import realism
 from pathosyn.scenes import chosen, in_batches
 from pathosyn.types import LesionBatch
+
+SMALLEST = 150
+"""Pixels that a lesion must have for `compared`: a smaller one has hardly a pair of pixels far apart."""
+
+
+class Compared(NamedTuple):
+    """A row of `compared`: partition, subjects, variant and contrast in words, and the ratios."""
+
+    of: str
+    ratio: list[Any]
 
 
 @torch.inference_mode()
@@ -72,6 +85,31 @@ def rows(loaded: Loaded, data: Path, partition: str, count: int) -> Iterator[See
                 continue
             for name, x in {"real": scene.x, **{name: windows[b] for name, windows in made.items()}}.items():
                 yield Seen(batch.subject[b], name, realism.measured(scene, x, scene.m, scene.S > 0), partition == "validation")
+
+
+def compared(given: argparse.Namespace, loaded: Loaded, names: Sequence[str], measured: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Iterator[Compared]:
+    """For each partition, variant of `names` and contrast: what `measured` finds in a window x (C, H, W) with lesion m (H, W), an array that begins with C;
+    drawn / real, a geometric mean over subjects of means over their windows. Lesions under `SMALLEST` pixels are left out."""
+    for partition, count in (("train", given.learn), ("validation", given.judge)):
+        slices = Slices(given.data, partition, contrasts=loaded.config.contrasts, every=False)
+        gaps: dict[str, dict[str, list[np.ndarray]]] = {name: defaultdict(list) for name in names}
+        for members in in_batches(slices, chosen(slices, count)):
+            batch = slices.lesion(members)
+            made = variants(loaded, batch)
+            for b, subject in enumerate(batch.subject):
+                m, missing = batch.m[b, 0].numpy(), ~batch.present[b].numpy()
+                if (m > 0).sum() < SMALLEST:
+                    continue
+                real = measured(batch.x[b].numpy(), m)
+                for name in names:
+                    with np.errstate(divide="ignore", invalid="ignore"):
+                        gap = np.log(measured(made[name][b], m) / real)
+                    gap[missing] = np.nan
+                    gaps[name][subject].append(gap)
+        for name, subjects in gaps.items():
+            means = torch.stack([torch.from_numpy(np.stack(windows)).nanmean(dim=0) for windows in subjects.values()]).nanmean(dim=0).exp()
+            for contrast, ratio in zip(loaded.config.contrasts, means.tolist(), strict=True):
+                yield Compared(f"{partition} | {len(subjects)} | {name} | {contrast}", ratio)
 
 
 def main() -> None:

@@ -9,21 +9,12 @@ validation subject, partition by partition; the training lesions have been seen 
 
 from __future__ import annotations
 
-from collections import defaultdict
-
 import judging
 import numpy as np
 import quality_stages
-import torch
-
-from pathosyn.checkpoint import Loaded
-from pathosyn.data.slices import Slices
-from pathosyn.scenes import chosen, in_batches
 
 LAGS = (1, 2, 3, 4, 6, 8, 12, 16)
 VARIANTS = ("drawn", "drawn means", "drawn roughness", "real form")
-SMALLEST = 150
-"""Pixels: a smaller lesion has hardly a pair of pixels far apart."""
 PAIRS = 30
 
 
@@ -41,36 +32,13 @@ def differences(x: np.ndarray, m: np.ndarray) -> np.ndarray:
     return found
 
 
-def ratios(loaded: Loaded, slices: Slices, count: int) -> dict[str, dict[str, list[np.ndarray]]]:
-    """By variant and subject: log(drawn / real), (C, lags) a window; NaN for a missing contrast."""
-    found: dict[str, dict[str, list[np.ndarray]]] = {name: defaultdict(list) for name in VARIANTS}
-    for members in in_batches(slices, chosen(slices, count)):
-        batch = slices.lesion(members)
-        made = quality_stages.variants(loaded, batch)
-        for b, subject in enumerate(batch.subject):
-            m, missing = batch.m[b, 0].numpy(), ~batch.present[b].numpy()
-            if (m > 0).sum() < SMALLEST:
-                continue
-            real = differences(batch.x[b].numpy(), m)
-            for name in VARIANTS:
-                with np.errstate(divide="ignore", invalid="ignore"):
-                    gap = np.log(differences(made[name][b], m) / real)
-                gap[missing] = np.nan
-                found[name][subject].append(gap)
-    return found
-
-
 def main() -> None:
     """A row a partition, variant and contrast."""
     given = judging.arguments(__doc__, learn=4, judge=24).parse_args()
     loaded = judging.ready(given)
     print("partition | subjects | variant | contrast | " + " | ".join(f"{lag} px" for lag in LAGS))
-    for partition, count in (("train", given.learn), ("validation", given.judge)):
-        found = ratios(loaded, Slices(given.data, partition, contrasts=loaded.config.contrasts, every=False), count)
-        for name, subjects in found.items():
-            means = torch.stack([torch.from_numpy(np.stack(windows)).nanmean(dim=0) for windows in subjects.values()]).nanmean(dim=0).exp()
-            for contrast, row in zip(loaded.config.contrasts, means.tolist(), strict=True):
-                print(f"{partition} | {len(subjects)} | {name} | {contrast} | " + " | ".join(f"{value:.2f}" for value in row), flush=True)
+    for row in quality_stages.compared(given, loaded, VARIANTS, differences):
+        print(f"{row.of} | " + " | ".join(f"{value:.2f}" for value in row.ratio), flush=True)
 
 
 if __name__ == "__main__":

@@ -51,10 +51,11 @@ def noised(model: PathoSyn, batch: LesionBatch, parts: Parts, x_sub: Image, stre
     where = parts.support * counts
     r0 = start = model.to_scaled(decomposition.deviation(batch.x, x_sub, where))
     form = there = shared = None
+    own = coarse.own_of(model, batch.x, parts)
     drawn = torch.zeros_like(counts[:, :1])
     if last or model.coarse:
         t = torch.full_like(t, method.level)
-        form, there = coarse.form(model, r0, batch, x_sub, parts)
+        form, there = coarse.form(model, r0, batch, x_sub, parts, own=own.spread)
         # What is told is data: in joint training r_0 carries a gradient, which must not reach f_sub through the numbers that describe it.
         look = appearance.measure(model, form.detach(), batch, parts) if model.looking else None
         if look is not None:
@@ -66,7 +67,6 @@ def noised(model: PathoSyn, batch: LesionBatch, parts: Parts, x_sub: Image, stre
     # A missing contrast is 0 here as it is at the draw.
     r_t = diffusion.diffuse(start, t, eps, parts.support * parts.known, model.schedule)
     white = rng.normal(streams, shape).to(device) if method.grain else None
-    own = coarse.own_of(model, batch.x, parts)
     seen = coarse.seen(model, model.condition(batch.x, x_sub, batch.m, parts), own, parts, white, form=form, there=there, shared=shared)
     output, r0_hat = model.estimate(model.eps, r_t, seen, t)
     # What is asked for gives r_0 itself, also where the noised start was its coarse form.

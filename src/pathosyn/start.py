@@ -37,7 +37,7 @@ def beginning(config: Config, start_from: Path | None) -> Method:
     known = loaded.any_method.state_dict()
     if config.name == "pathosyn" and "rough_mean" in method.state_dict() and "rough_mean" not in known:
         known = {name: value for name, value in known.items() if not name.startswith(("coarse.", "look"))}
-    if method.config.method.rough_of != loaded.config.method.rough_of:
+    if "rough_mean" in known and method.config.method.rough_of != loaded.config.method.rough_of:
         known = _without_roughness(known, len(loaded.config.contrasts))
     if any(getattr(method.config.method, name) != getattr(loaded.config.method, name) for name in ("fisher_z", "log_spreads")):  # measured in another way
         known = {name: value for name, value in known.items() if not name.startswith(("looks", "look_around", "look_map"))}
