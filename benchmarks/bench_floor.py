@@ -36,12 +36,12 @@ from pathosyn.insert import heal, insert
 from pathosyn.weights import find
 
 PARTS = {
-    "read": "pathosyn.job.read_scan",
-    "normalise, head, S": "pathosyn.job.scene_of",
-    "f_sub": "pathosyn.volume.substrate",
-    "draw": "pathosyn.volume.deviation",
-    "compose": "pathosyn.native.composed",
-    "write, preview": "pathosyn.output.write_result",
+    "read": "pathosyn.scan.job.read_scan",
+    "normalise, head, S": "pathosyn.scan.job.scene_of",
+    "f_sub": "pathosyn.scan.volume.substrate",
+    "draw": "pathosyn.scan.volume.deviation",
+    "compose": "pathosyn.scan.native.composed",
+    "write, preview": "pathosyn.scan.output.write_result",
 }
 
 

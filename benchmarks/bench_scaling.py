@@ -34,11 +34,11 @@ import numpy as np
 import timing
 import torch
 
-from pathosyn import volume
 from pathosyn.checkpoint import Loaded, load
 from pathosyn.config import scaled
 from pathosyn.data.masks import blend_map
 from pathosyn.data.phantom import make_phantoms
+from pathosyn.scan import volume
 from pathosyn.weights import find
 
 SPACING = (5.0, 1.0, 1.0)

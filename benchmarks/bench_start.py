@@ -27,9 +27,9 @@ from pathosyn.data.phantom import make_phantoms
 START = """
 import sys
 from pathosyn.cli import main
-import pathosyn.job
+import pathosyn.scan.job
 def stop(*_, **__): sys.exit(0)
-pathosyn.job.read_scan = stop
+pathosyn.scan.job.read_scan = stop
 sys.argv = sys.argv[:1]
 main({arguments!r})
 """

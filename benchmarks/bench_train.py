@@ -32,7 +32,7 @@ from bench_sampling import STRIDE, phantoms
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from pathosyn import feed, rng
+from pathosyn import rng
 from pathosyn.config import Config, default, scaled
 from pathosyn.data.slices import Slices
 from pathosyn.data.store import read_header
@@ -40,6 +40,7 @@ from pathosyn.methods.pathosyn import PathoSyn
 from pathosyn.networks import GROUPS
 from pathosyn.optim import averaging
 from pathosyn.protocol import Stage
+from pathosyn.training import feed
 
 CACHED = 64
 """Whole slices that the other loop has in memory."""

@@ -24,7 +24,7 @@ from typing import Any
 import judging
 import torch
 
-from pathosyn import feed, rng
+from pathosyn import rng
 from pathosyn.checkpoint import Loaded, load, read_config
 from pathosyn.config import Config, default, scaled
 from pathosyn.data.slices import Slices
@@ -36,6 +36,7 @@ from pathosyn.methods import build
 from pathosyn.networks import parameter_count
 from pathosyn.protocol import Method
 from pathosyn.train import fit
+from pathosyn.training import feed
 from pathosyn.types import Controls
 from pathosyn.weights import find
 

@@ -11,12 +11,13 @@ import numpy as np
 import pandas as pd
 import torch
 
-from pathosyn import coarse, decomposition, rng
+from pathosyn import decomposition, rng
 from pathosyn.checkpoint import Loaded, load
 from pathosyn.data.synthetic import SyntheticSet
 from pathosyn.evaluate import realism
-from pathosyn.framework import Parts
+from pathosyn.framework.base import Parts
 from pathosyn.generate import generate
+from pathosyn.lesion import coarse
 from pathosyn.methods.pathosyn import PathoSyn
 from pathosyn.types import Image, LesionBatch
 from pathosyn.weights import find

@@ -17,10 +17,10 @@ import h5py
 import numpy as np
 import pandas as pd
 
+from pathosyn.cohort.scenes import chosen
 from pathosyn.data.slices import Slices
 from pathosyn.evaluate import realism
 from pathosyn.evaluate.statistics import auc, bootstrap
-from pathosyn.scenes import chosen
 
 
 def main() -> None:

@@ -16,10 +16,10 @@ import judging
 import numpy as np
 import torch
 
-from pathosyn import appearance, coarse
 from pathosyn.checkpoint import Loaded
+from pathosyn.cohort.scenes import chosen, in_batches
 from pathosyn.data.slices import Slices
-from pathosyn.scenes import chosen, in_batches
+from pathosyn.lesion import appearance, coarse
 from pathosyn.types import Image, LesionBatch
 
 CELLS = 16

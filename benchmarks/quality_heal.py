@@ -23,7 +23,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from pathosyn.checkpoint import load
 from pathosyn.data.slices import Slices
 from pathosyn.decomposition import heal
-from pathosyn.monitor import evenly, holes
+from pathosyn.training.monitor import evenly, holes
 from pathosyn.types import LesionBatch
 
 

@@ -20,14 +20,15 @@ import numpy as np
 import torch
 from judging import Seen
 
-from pathosyn import rng, texture
+from pathosyn import rng
 from pathosyn.checkpoint import Loaded
 from pathosyn.data.inpaint import inpaint
 from pathosyn.data.slices import Slices
 from pathosyn.decomposition import heal
 from pathosyn.evaluate import features, realism
+from pathosyn.lesion import texture
 from pathosyn.losses import psnr_inside
-from pathosyn.monitor import holes
+from pathosyn.training.monitor import holes
 from pathosyn.types import LesionBatch
 
 

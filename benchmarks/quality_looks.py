@@ -2,9 +2,9 @@
 
     python benchmarks/quality_looks.py --data slices.h5 [--weights glioma] [--learn 4] [--judge 24] [--seed 0] [--threads N]
 
-For each number of a lesion's looks (`pathosyn.appearance`, in the form's own units): mean and spread, one weight a subject, of the real lesions, of what is
-asked of the drawn ones in their place, of their coarse forms, and of what the last call made of these; on training subjects, whose looks the weights remember,
-and on validation subjects. Then, over all windows, how far what is asked and what is drawn go together, as a correlation.
+For each number of a lesion's looks (`pathosyn.lesion.appearance`, in the form's own units): mean and spread, one weight a subject, of the real lesions, of
+what is asked of the drawn ones in their place, of their coarse forms, and of what the last call made of these; on training subjects, whose looks the weights
+remember, and on validation subjects. Then, over all windows, how far what is asked and what is drawn go together, as a correlation.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pathosyn import appearance, coarse, decomposition, moments
+from pathosyn import decomposition
 from pathosyn.config import Config
-from pathosyn.framework import Parts
+from pathosyn.framework.base import Parts
+from pathosyn.lesion import appearance, coarse, moments
 from pathosyn.methods.pathosyn import PathoSyn
 from pathosyn.types import Image, LesionBatch
 

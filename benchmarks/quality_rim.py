@@ -15,7 +15,7 @@ import quality_stages
 import torch
 from scipy.ndimage import distance_transform_edt
 
-from pathosyn import texture
+from pathosyn.lesion import texture
 
 DEPTHS = ((-3, 0), (0, 2), (2, 4), (4, 99))
 VARIANTS = ("drawn", "real form")

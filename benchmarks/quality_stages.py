@@ -26,12 +26,13 @@ import numpy as np
 import torch
 from judging import Seen
 
-from pathosyn import appearance, decomposition
+from pathosyn import decomposition
 from pathosyn.checkpoint import Loaded
+from pathosyn.cohort.drawing import stopped_at_fluid
+from pathosyn.cohort.scenes import chosen, in_batches
 from pathosyn.data.slices import Slices
-from pathosyn.drawing import stopped_at_fluid
 from pathosyn.evaluate import realism
-from pathosyn.scenes import chosen, in_batches
+from pathosyn.lesion import appearance
 from pathosyn.types import LesionBatch
 
 SMALLEST = 150

@@ -23,7 +23,7 @@ from skimage.metrics import structural_similarity
 from pathosyn.checkpoint import load, read_config
 from pathosyn.data.inpaint import inpaint
 from pathosyn.data.slices import Slices
-from pathosyn.monitor import holes
+from pathosyn.training.monitor import holes
 
 
 def one_hole(truth: np.ndarray, estimate: np.ndarray, inside: np.ndarray) -> dict[str, float]:

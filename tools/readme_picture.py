@@ -15,9 +15,9 @@ import torch
 
 from pathosyn import figures
 from pathosyn.checkpoint import load
+from pathosyn.cohort.drawing import stopped_at_fluid
 from pathosyn.data.slices import Slices
 from pathosyn.decomposition import heal
-from pathosyn.drawing import stopped_at_fluid
 from pathosyn.types import Controls
 from pathosyn.weights import find
 

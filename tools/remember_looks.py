@@ -14,9 +14,9 @@ from pathlib import Path
 
 import torch
 
-from pathosyn import feed
 from pathosyn.checkpoint import load, save_weights
-from pathosyn.start import beginning
+from pathosyn.training import feed
+from pathosyn.training.start import beginning
 from pathosyn.weights import find
 
 

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from pathosyn import appearance, augment, coarse, decomposition, diffusion, losses, rng, texture
+from pathosyn import augment, decomposition, diffusion, losses, rng
+from pathosyn.lesion import appearance, coarse, texture
 from pathosyn.types import Image, LesionBatch, Mask, Times
 
 if TYPE_CHECKING:
-    from pathosyn.framework import Parts
+    from pathosyn.framework.base import Parts
     from pathosyn.methods.pathosyn import PathoSyn
 
 KEPT = 4

@@ -15,18 +15,19 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from pathosyn import rng, scenes
+from pathosyn import rng
 from pathosyn.checkpoint import Loaded, opened
+from pathosyn.cohort import scenes
+from pathosyn.cohort.controls import CONTROLS, NEEDS_DONOR
+from pathosyn.cohort.drawing import Drawer, Drawn, drawer
+from pathosyn.cohort.placing import Placer, Wish, healer
 from pathosyn.config import Train
-from pathosyn.controls import CONTROLS, NEEDS_DONOR
 from pathosyn.data.population import fingerprint
 from pathosyn.data.slices import Slices
 from pathosyn.data.synthetic import FIELDS, Group, Origin, SyntheticSet, Writer
-from pathosyn.drawing import Drawer, Drawn, drawer
 from pathosyn.errors import refuse
 from pathosyn.methods import METHODS as GENERATIVE
 from pathosyn.optim import fabric_for
-from pathosyn.placing import Placer, Wish, healer
 from pathosyn.progress import track
 from pathosyn.runfolder import package_version
 from pathosyn.types import Backend, Controls

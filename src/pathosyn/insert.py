@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pathosyn import decomposition, native, output, volume
+from pathosyn import decomposition
 from pathosyn.checkpoint import Loaded, only, opened
 from pathosyn.data.placement import Wish
 from pathosyn.data.subjects import SubjectFiles, find_subject
 from pathosyn.errors import refuse
-from pathosyn.job import Job, ready
+from pathosyn.scan import native, output, volume
+from pathosyn.scan.job import Job, ready
 from pathosyn.types import Backend, Controls
 from pathosyn.writing import refuse_unwritable
 

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate
 
-from pathosyn.texture import box_mean
+from pathosyn.blocks.unets import DiffusionUNet, SubstrateUNet
+from pathosyn.lesion.texture import box_mean
 from pathosyn.types import Image, Mask
-from pathosyn.unets import DiffusionUNet, SubstrateUNet
 
 GROUPS = 8
 

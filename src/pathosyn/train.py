@@ -16,20 +16,21 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from pathosyn import feed, rng
+from pathosyn import rng
 from pathosyn.checkpoint import Provenance, save_weights
 from pathosyn.config import Config, Train
 from pathosyn.data.nifti import file_sha256
 from pathosyn.data.population import fingerprint, population
 from pathosyn.data.slices import Slices
 from pathosyn.errors import refuse
-from pathosyn.framework import Framework
-from pathosyn.monitor import Running, preview, validate
+from pathosyn.framework.base import Framework
 from pathosyn.optim import averaging, fabric_for, learning_rate, precision
 from pathosyn.progress import Track, track
 from pathosyn.protocol import Method, Stage
 from pathosyn.runfolder import RunFolder, package_version
-from pathosyn.start import beginning
+from pathosyn.training import feed
+from pathosyn.training.monitor import Running, preview, validate
+from pathosyn.training.start import beginning
 from pathosyn.writing import refuse_unwritable
 
 if TYPE_CHECKING:

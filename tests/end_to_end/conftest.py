@@ -49,7 +49,8 @@ def cli() -> Cli:
 @pytest.fixture(scope="session", autouse=True)
 def _short_looks() -> Iterator[None]:
     """Validation and previews show a few windows only; what they do with them stays as it is."""
-    from pathosyn import monitor, train
+    from pathosyn import train
+    from pathosyn.training import monitor
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(monitor, "WINDOWS", 8)

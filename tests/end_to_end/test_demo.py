@@ -11,14 +11,14 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from pathosyn import showcase
 from pathosyn.cli import main
 from pathosyn.cli.heal import parse as parse_heal
 from pathosyn.cli.insert import parse as parse_insert
 from pathosyn.cli.prepare import parse as parse_prepare
 from pathosyn.cli.train import parse as parse_train
 from pathosyn.config import Geometry
-from pathosyn.demo import Folder, Sizes, demo, demo_config
+from pathosyn.demo import showcase
+from pathosyn.demo.run import Folder, Sizes, demo, demo_config
 from pathosyn.errors import InputError
 
 SMALL = Sizes(subjects=5, healthy=2, slices=6, size_px=(48, 56), steps=4)

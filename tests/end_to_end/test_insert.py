@@ -209,7 +209,7 @@ def test_a_replicate_does_not_depend_on_how_many_are_asked_for(insert: Cli, subj
 def test_how_windows_are_batched_changes_nothing_beyond_a_stored_step(
     insert: Cli, restore: Callable[..., Path], storage: Callable[..., Any], read: Callable[[Path], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pathosyn import volume
+    from pathosyn.scan import volume
 
     source = restore(tmp_path / "in" / "case", storage(), source="phantom_001", contrasts=("t1", "t1ce", "t2", "flair", "seg"))
     assert insert(source, tmp_path / "together") == 0
@@ -260,7 +260,7 @@ def test_other_content_of_the_same_file_is_another_request(insert: Cli, subject:
 def test_a_killed_insert_leaves_no_half_result(
     insert: Cli, subject: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, contents: Callable[[Path], dict[str, str]]
 ) -> None:
-    from pathosyn import output
+    from pathosyn.scan import output
 
     out = tmp_path / "out"
     with pytest.MonkeyPatch.context() as patch:
@@ -339,7 +339,7 @@ def test_the_new_lesion_is_drawn_beside_a_healed_place_that_has_the_scans_grain(
     insert: Cli, subject: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A smooth patch beside it would tell the networks that this scan has none."""
-    from pathosyn import volume
+    from pathosyn.scan import volume
 
     seen = []
     real = volume.deviation

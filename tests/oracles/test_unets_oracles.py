@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
+from pathosyn.blocks.unets import DiffusionUNet, SubstrateUNet
 from pathosyn.networks import GROUPS
-from pathosyn.unets import DiffusionUNet, SubstrateUNet
 
 basic = pytest.importorskip("monai.networks.nets.basic_unet")
 diffusion = pytest.importorskip("monai.networks.nets.diffusion_model_unet")

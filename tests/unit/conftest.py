@@ -14,7 +14,7 @@ from pathosyn.compared import Compared, Latent
 from pathosyn.config import Config, Geometry, Method, Networks, default, paper
 
 if TYPE_CHECKING:
-    from pathosyn.latents import LatentMethod
+    from pathosyn.framework.latents import LatentMethod
     from pathosyn.methods.pathosyn import PathoSyn
     from pathosyn.types import LesionBatch
 
@@ -57,7 +57,7 @@ def uneven() -> PathoSyn:
 def _make_latent(name: str, **fields: object) -> LatentMethod:
     import torch
 
-    from pathosyn.latents import LatentMethod
+    from pathosyn.framework.latents import LatentMethod
     from pathosyn.methods import build
 
     torch.manual_seed(0)

@@ -12,8 +12,9 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from pathosyn import appearance, coarse, decomposition, gathering, moments, rng, texture
+from pathosyn import decomposition, rng
 from pathosyn.config import default
+from pathosyn.lesion import appearance, coarse, gathering, moments, texture
 from pathosyn.methods.pathosyn import PathoSyn
 from pathosyn.types import LesionBatch
 

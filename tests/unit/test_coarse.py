@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from pathosyn import appearance, coarse, decomposition, diffusion, rng, texture
+from pathosyn import decomposition, diffusion, rng
 from pathosyn.checkpoint import Provenance, save_weights
 from pathosyn.config import Config, Train, default
+from pathosyn.lesion import appearance, coarse, texture
 from pathosyn.methods.pathosyn import PathoSyn
-from pathosyn.start import beginning, grown
+from pathosyn.training.start import beginning, grown
 from pathosyn.types import Controls, LesionBatch
 
 Batches = Callable[..., LesionBatch]

@@ -16,15 +16,15 @@ import numpy as np
 import pytest
 import torch
 
-from pathosyn import drawing, scenes
 from pathosyn.checkpoint import Loaded, Provenance
+from pathosyn.cohort import drawing, scenes
+from pathosyn.cohort.placing import Wish
 from pathosyn.config import Config, default
 from pathosyn.data.slices import Slices
 from pathosyn.data.synthetic import SyntheticSet
 from pathosyn.data.windows import Window, cut, paste
 from pathosyn.errors import InputError
 from pathosyn.generate import generate as run
-from pathosyn.placing import Wish
 from pathosyn.protocol import Method
 from pathosyn.types import Controls, LesionBatch, Synthesis
 

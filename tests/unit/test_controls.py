@@ -10,8 +10,8 @@ import pytest
 import torch
 from scipy import ndimage
 
-from pathosyn import controls
-from pathosyn.controls import CONTROLS, NEEDS_DONOR, closest, correlation_sigma
+from pathosyn.cohort import controls
+from pathosyn.cohort.controls import CONTROLS, NEEDS_DONOR, closest, correlation_sigma
 from pathosyn.decomposition import heal
 from pathosyn.types import Image, LesionBatch
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from pathosyn import conventional
+from pathosyn.cohort import conventional
+from pathosyn.cohort.conventional import augmented
 from pathosyn.compared import Conventional
-from pathosyn.conventional import augmented
 from pathosyn.errors import InputError
 from pathosyn.types import LesionBatch
 
@@ -152,5 +152,5 @@ def test_without_monai_one_line_names_the_extra(batch_of: Batches, monkeypatch: 
 
 
 def test_monai_is_imported_by_the_first_call_only() -> None:
-    code = "import sys, pathosyn, pathosyn.conventional as c; c.check(); sys.exit(any(name.split('.')[0] == 'monai' for name in sys.modules))"
+    code = "import sys, pathosyn, pathosyn.cohort.conventional as c; c.check(); sys.exit(any(name.split('.')[0] == 'monai' for name in sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

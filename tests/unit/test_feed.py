@@ -9,12 +9,12 @@ from typing import Any, cast
 import pytest
 import torch
 
-from pathosyn import feed
 from pathosyn.augment import HIDE_SUBSTRATE
 from pathosyn.config import Train
 from pathosyn.data.slices import Slices
 from pathosyn.methods.pathosyn import PathoSyn
 from pathosyn.protocol import Stage
+from pathosyn.training import feed
 from pathosyn.types import LesionBatch
 
 Batches = Callable[..., LesionBatch]

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pathosyn import gathering
-from pathosyn.gathering import gathered, rms_step
+from pathosyn.lesion import gathering
+from pathosyn.lesion.gathering import gathered, rms_step
 
 BOTH = torch.tensor([[True, True]])
 

@@ -14,16 +14,17 @@ import pandas as pd
 import pytest
 import torch
 
-from pathosyn import drawing, monitor, scenes
 from pathosyn.checkpoint import Loaded, Provenance
+from pathosyn.cohort import drawing, scenes
+from pathosyn.cohort.controls import CONTROLS, NEEDS_DONOR
+from pathosyn.cohort.scenes import chosen
 from pathosyn.config import default
-from pathosyn.controls import CONTROLS, NEEDS_DONOR
 from pathosyn.data.slices import Slices
 from pathosyn.data.synthetic import SyntheticSet
 from pathosyn.errors import InputError
 from pathosyn.generate import generate as run
 from pathosyn.rng import seed_of
-from pathosyn.scenes import chosen
+from pathosyn.training import monitor
 
 cohort = import_module("pathosyn.generate")  # `from pathosyn import generate` is the function
 DRAWN = ("pathosyn", *CONTROLS)

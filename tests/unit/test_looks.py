@@ -11,11 +11,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from pathosyn import appearance, coarse, looks, rng, texture
+from pathosyn import rng
 from pathosyn.checkpoint import Provenance, load, save_weights
 from pathosyn.config import Config, default
+from pathosyn.lesion import appearance, coarse, looks, texture
 from pathosyn.methods.pathosyn import PathoSyn
-from pathosyn.start import beginning
+from pathosyn.training.start import beginning
 from pathosyn.types import Controls, LesionBatch
 
 Batches = Callable[..., LesionBatch]

@@ -12,9 +12,9 @@ import torch
 from pathosyn import diffusion, rng
 from pathosyn.checkpoint import Provenance, save_weights
 from pathosyn.compared import Compared
-from pathosyn.latents import LatentMethod, seen
+from pathosyn.framework.latents import LatentMethod, seen
 from pathosyn.methods.inpaint import MaskDiff
-from pathosyn.start import beginning
+from pathosyn.training.start import beginning
 from pathosyn.types import Controls, LesionBatch
 
 Batches = Callable[..., LesionBatch]
@@ -148,7 +148,7 @@ def test_a_part_that_is_built_otherwise_is_not_lent(make_latent: Maker, tmp_path
     lender = make_latent("brain-ldm")
     save_weights(tmp_path / "ldm.safetensors", lender, Provenance())
     mine = make_latent("maskdiff-inpaint", widths=(8, 8)).config
-    monkeypatch.setattr("pathosyn.start.kept", lambda theirs, asked: Compared(latent=asked.latent))
+    monkeypatch.setattr("pathosyn.training.start.kept", lambda theirs, asked: Compared(latent=asked.latent))
     begun = beginning(mine, tmp_path / "ldm.safetensors")
     assert isinstance(begun, MaskDiff) and begun.settings.widths == (8, 8)
 

@@ -11,12 +11,13 @@ import torch
 from torch import nn
 from torch.nn.functional import conv_transpose2d, pixel_unshuffle
 
-from pathosyn import latents, losses, rng
-from pathosyn.autoencoders import Neighbours, ResidualBlock, SliceDecoder, SliceEncoder, factor
+from pathosyn import losses, rng
+from pathosyn.blocks.autoencoders import Neighbours, ResidualBlock, SliceDecoder, SliceEncoder, factor
 from pathosyn.compared import Compared, Latent
 from pathosyn.config import Config
 from pathosyn.errors import InputError
-from pathosyn.latents import LatentMethod, head, refuse_unfit, roughness, seen
+from pathosyn.framework import latents
+from pathosyn.framework.latents import LatentMethod, head, refuse_unfit, roughness, seen
 from pathosyn.methods import build
 from pathosyn.types import Controls, LesionBatch
 

@@ -12,15 +12,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
-from pathosyn import diffusion, rng, texture
+from pathosyn import diffusion, rng
 from pathosyn.checkpoint import Loaded, Provenance, load, save_weights
 from pathosyn.compared import Compared, VaeGan
 from pathosyn.config import Config, Method, Networks, default
 from pathosyn.errors import InputError
+from pathosyn.lesion import texture
 from pathosyn.methods import build
 from pathosyn.methods.deviation_latent import GRAIN, LatentPathoSyn
 from pathosyn.reuse import going_on
-from pathosyn.start import beginning
+from pathosyn.training.start import beginning
 from pathosyn.types import Controls, LesionBatch
 
 Batches = Callable[..., LesionBatch]
@@ -237,7 +238,7 @@ def test_a_whole_scan_is_drawn_on(latent: Any, tmp_path: Path) -> None:
     """As `insert` does it: windows of a volume, their noise cut from the volume's."""
     import numpy as np
 
-    from pathosyn import volume
+    from pathosyn.scan import volume
 
     save_weights(tmp_path / "w.safetensors", latent, SEEN)
     loaded: Loaded = load(tmp_path / "w.safetensors")

@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pathosyn import alg1, appearance, coarse, decomposition, losses, rng, texture
+from pathosyn import alg1, decomposition, losses, rng
 from pathosyn.config import Method, default, paper
 from pathosyn.diffusion import predict_eps, target
+from pathosyn.lesion import appearance, coarse, texture
 from pathosyn.methods.pathosyn import PathoSyn
 from pathosyn.types import Controls, LesionBatch
 

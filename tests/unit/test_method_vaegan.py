@@ -12,10 +12,10 @@ from torch import nn
 
 from pathosyn import decomposition as dec
 from pathosyn import losses, rng
-from pathosyn.codes import Decoder, Encoder, PatchGan
-from pathosyn.coding import Coded
 from pathosyn.compared import Compared, VaeGan
 from pathosyn.config import Config, Networks, Train, default, paper
+from pathosyn.framework.codes import Decoder, Encoder, PatchGan
+from pathosyn.framework.coding import Coded
 from pathosyn.methods import build
 from pathosyn.types import Controls, LesionBatch
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from pathosyn import moments
+from pathosyn.lesion import moments
 
 
 def test_covariance_and_correlations_are_numpys_on_the_pixels_that_count() -> None:

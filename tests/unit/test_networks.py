@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from pathosyn.blocks.unets import Attention
 from pathosyn.config import Networks
 from pathosyn.data.inpaint import harmonic
 from pathosyn.networks import Critic, DeviationNetwork, SubstrateNetwork, fine_detail, parameter_count, smooth_fill
-from pathosyn.unets import Attention
 
 
 def start_anywhere(network: nn.Module) -> nn.Module:

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from pathosyn import volume
 from pathosyn.config import default
 from pathosyn.data.masks import blend_map
 from pathosyn.methods.pathosyn import PathoSyn
+from pathosyn.scan import volume
 
 Maker = Callable[..., PathoSyn]
 SPACING = (5.0, 1.0, 1.0)

@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from pathosyn import looks, rng, surroundings
+from pathosyn import rng
 from pathosyn.config import default
+from pathosyn.lesion import looks, surroundings
 from pathosyn.methods.pathosyn import PathoSyn
 from pathosyn.types import LesionBatch
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, pad
 
-from pathosyn import moments, texture
+from pathosyn.lesion import moments, texture
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:

@@ -13,9 +13,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from pathosyn import volume
 from pathosyn.data.phantom import make_phantoms
 from pathosyn.errors import InputError
+from pathosyn.scan import volume
 from pathosyn.transforms import shapes
 from pathosyn.transforms.axes import Axes
 from pathosyn.transforms.core import Pool, Recipe, as_dtype, lesion, put

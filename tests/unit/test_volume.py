@@ -12,12 +12,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from pathosyn import volume
 from pathosyn.config import Geometry, default
 from pathosyn.data.windows import windows_of
 from pathosyn.methods.pathosyn import Parts
+from pathosyn.scan import volume
+from pathosyn.scan.volume import Target, noise_field
 from pathosyn.types import LesionBatch
-from pathosyn.volume import Target, noise_field
 
 CPU = torch.device("cpu")
 GEOMETRY = Geometry(buckets=(32, 64), margin_mm=4.0)
@@ -170,7 +170,8 @@ def test_every_window_cuts_from_one_noise_field_and_one_substrate(spread: Target
 
 
 def test_every_window_of_a_lesion_looks_like_one_training_lesion(spread: Target, make_method: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    from pathosyn import looks, rng
+    from pathosyn import rng
+    from pathosyn.lesion import looks
 
     method, given = make_method(default()), []
     rows = torch.arange(20)
@@ -197,7 +198,7 @@ def test_every_window_of_a_lesion_looks_like_one_training_lesion(spread: Target,
 
 def test_the_surroundings_of_all_windows_are_taken_together(spread: Target, make_method: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """One scan tells one thing, though its windows see different parts of it."""
-    from pathosyn import surroundings
+    from pathosyn.lesion import surroundings
 
     method, seen = make_method(default()), []
     monkeypatch.setattr(surroundings, "LEAST", 1)

@@ -24,7 +24,7 @@ class DemoVerb:
 
     def run(self) -> int:
         """The last line is the report's path."""
-        from pathosyn.demo import demo
+        from pathosyn.demo.run import demo
 
         demo(self.out, seed=self.seed, device=self.device)
         return 0

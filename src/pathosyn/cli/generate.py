@@ -63,9 +63,9 @@ class GenerateVerb:
 
     def run(self) -> int:
         """Prints what was written."""
+        from pathosyn.cohort.placing import Wish
         from pathosyn.generate import generate
         from pathosyn.optim import first_process
-        from pathosyn.placing import Wish
         from pathosyn.weights import find
 
         if faults := [f for name in ("seed", "per_lesion", "per_subject", "severity", "devices", "nodes") for f in outside(name, getattr(self, name))]:

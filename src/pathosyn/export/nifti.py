@@ -10,7 +10,7 @@ import numpy as np
 
 from pathosyn.data.nifti import Volume, write_volume
 from pathosyn.export.slices import Case
-from pathosyn.output import NOTE
+from pathosyn.scan.output import NOTE
 
 FINE = 10.0
 """Steps of an integer scan in one normalised unit from which on rounding to whole steps is finer than the scan's own noise."""

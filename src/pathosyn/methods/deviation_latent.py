@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
 from pathosyn import diffusion, losses, rng
-from pathosyn.codes import Code
-from pathosyn.coding import CELL, Coding
 from pathosyn.config import Config
+from pathosyn.framework.codes import Code
+from pathosyn.framework.coding import CELL, Coding
 from pathosyn.networks import DeviationNetwork
 from pathosyn.protocol import Stage
 from pathosyn.types import Controls, Image, LesionBatch, Synthesis

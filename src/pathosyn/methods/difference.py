@@ -22,10 +22,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate
 
-from pathosyn import augment, decomposition, losses, rng, scale
+from pathosyn import augment, decomposition, losses, rng
 from pathosyn.config import Config
 from pathosyn.errors import refuse
-from pathosyn.framework import Framework, Parts
+from pathosyn.framework.base import Framework, Parts
+from pathosyn.lesion import scale
 from pathosyn.networks import Critic, DeviationNetwork
 from pathosyn.protocol import Stage
 from pathosyn.types import Controls, Image, LesionBatch, Mask, Synthesis

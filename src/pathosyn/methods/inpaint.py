@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.nn.functional import max_pool2d
 
 from pathosyn import decomposition, diffusion, rng
-from pathosyn.autoencoders import factor
+from pathosyn.blocks.autoencoders import factor
 from pathosyn.config import Config
-from pathosyn.latents import LatentMethod, seen
+from pathosyn.framework.latents import LatentMethod, seen
 from pathosyn.networks import smooth_fill
 from pathosyn.types import Controls, Image, LesionBatch, Mask, Synthesis
 

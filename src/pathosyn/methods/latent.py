@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pathosyn import diffusion, rng
 from pathosyn.config import Config
-from pathosyn.latents import LatentMethod, air, head, seen
+from pathosyn.framework.latents import LatentMethod, air, head, seen
 from pathosyn.types import Controls, LesionBatch, Synthesis
 
 

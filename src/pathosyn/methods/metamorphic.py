@@ -23,13 +23,13 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate, leaky_relu, one_hot
 
 from pathosyn import losses, warps
+from pathosyn.blocks.unets import SLOPE, Convolution
 from pathosyn.compared import MetaAuto as Settings
 from pathosyn.config import Config
 from pathosyn.errors import Fault, InputError
 from pathosyn.protocol import Method, Stage
 from pathosyn.rng import generator, normal
 from pathosyn.types import Controls, Float, Image, LesionBatch, Mask, Synthesis
-from pathosyn.unets import SLOPE, Convolution
 
 CELL = 8
 """The velocity is decoded on cells of so many pixels,"""

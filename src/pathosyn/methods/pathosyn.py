@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
-from pathosyn import alg1, appearance, coarse, decomposition, diffusion, gathering, looks, losses, rng, scale, surroundings
+from pathosyn import alg1, decomposition, diffusion, losses, rng
 from pathosyn.config import Config
-from pathosyn.framework import Framework, Parts
+from pathosyn.framework.base import Framework, Parts
+from pathosyn.lesion import appearance, coarse, gathering, looks, scale, surroundings
 from pathosyn.networks import Critic, DeviationNetwork
 from pathosyn.protocol import Stage
 from pathosyn.types import Controls, Image, LesionBatch, Mask, Synthesis, Times

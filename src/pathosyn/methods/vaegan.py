@@ -20,11 +20,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
-from pathosyn import augment, decomposition, diffusion, losses, rng, scale
-from pathosyn.codes import Code, PatchGan
-from pathosyn.coding import CELL, Coded, Coding
+from pathosyn import augment, decomposition, diffusion, losses, rng
 from pathosyn.config import Config
-from pathosyn.framework import Parts
+from pathosyn.framework.base import Parts
+from pathosyn.framework.codes import Code, PatchGan
+from pathosyn.framework.coding import CELL, Coded, Coding
+from pathosyn.lesion import scale
 from pathosyn.protocol import Stage
 from pathosyn.types import Controls, Image, LesionBatch, Synthesis
 

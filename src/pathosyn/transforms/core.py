@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pathosyn import rng, volume
+from pathosyn import rng
 from pathosyn.checkpoint import Loaded, load
 from pathosyn.data.masks import back, box_of, in_plane
 from pathosyn.data.normalise import CLIP
@@ -25,11 +25,12 @@ from pathosyn.data.scene import IMAGE_ORDER, grid_spacing
 from pathosyn.data.tissue import on_tissue, solid
 from pathosyn.decomposition import recompose
 from pathosyn.errors import refuse
-from pathosyn.job import blend
+from pathosyn.scan import volume
+from pathosyn.scan.job import blend
+from pathosyn.scan.volume import Target
 from pathosyn.transforms import shapes
 from pathosyn.transforms.scan import Mask, Scan
 from pathosyn.transforms.shapes import Source
-from pathosyn.volume import Target
 from pathosyn.weights import find
 
 Field = NDArray[np.float32]

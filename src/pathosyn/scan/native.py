@@ -8,7 +8,7 @@ from pathosyn.data.masks import back
 from pathosyn.data.nifti import Volume
 from pathosyn.data.tissue import on_tissue
 from pathosyn.decomposition import heal, recompose
-from pathosyn.job import Field, Job, Mask
+from pathosyn.scan.job import Field, Job, Mask
 
 
 def support(job: Job, *, healed_only: bool = False) -> Mask:

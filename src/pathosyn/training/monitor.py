@@ -12,9 +12,9 @@ import numpy as np
 import torch
 
 from pathosyn import figures, rng
+from pathosyn.cohort.drawing import stopped_at_fluid
 from pathosyn.decomposition import heal
-from pathosyn.drawing import stopped_at_fluid
-from pathosyn.framework import Framework
+from pathosyn.framework.base import Framework
 from pathosyn.losses import psnr_inside
 from pathosyn.types import Controls, LesionBatch, Synthesis
 

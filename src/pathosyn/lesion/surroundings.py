@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from pathosyn import texture
+from pathosyn.lesion import texture
 from pathosyn.types import Flags, Image, Mask
 
 if TYPE_CHECKING:

@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from pathosyn import decomposition, texture
+from pathosyn import decomposition
+from pathosyn.lesion import texture
 from pathosyn.types import Image, LesionBatch, Mask
 
 if TYPE_CHECKING:
-    from pathosyn.framework import Parts
+    from pathosyn.framework.base import Parts
     from pathosyn.methods.pathosyn import PathoSyn
 
 FLOOR = 0.02

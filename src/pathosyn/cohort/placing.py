@@ -12,8 +12,9 @@ from typing import Literal, cast
 import numpy as np
 import torch
 
-from pathosyn import decomposition, rng, texture
+from pathosyn import decomposition, rng
 from pathosyn.checkpoint import Loaded
+from pathosyn.cohort.scenes import MaskOf, Scene
 from pathosyn.data.ground import Ground, Grounds
 from pathosyn.data.masks import blend_map, box_of
 from pathosyn.data.sampler import PriorMap, Sampled, moved, prior, resized, sample_on
@@ -21,8 +22,8 @@ from pathosyn.data.shapes import Bank, bank_of
 from pathosyn.data.slices import Slices
 from pathosyn.data.windows import Window, cut, paste, place, side_of
 from pathosyn.errors import refuse
-from pathosyn.framework import Framework
-from pathosyn.scenes import MaskOf, Scene
+from pathosyn.framework.base import Framework
+from pathosyn.lesion import texture
 from pathosyn.types import LesionBatch
 
 Anatomy = Literal["own", "other", "healthy"]

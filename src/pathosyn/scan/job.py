@@ -21,7 +21,7 @@ from pathosyn.data.subjects import Scan, SubjectFiles, read_scan
 from pathosyn.data.tissue import blank, one_value, solid
 from pathosyn.decomposition import smooth
 from pathosyn.errors import refuse
-from pathosyn.volume import Target
+from pathosyn.scan.volume import Target
 
 Field = NDArray[np.float32]
 Mask = NDArray[np.bool_]

@@ -12,16 +12,16 @@ from torch import Tensor
 
 from pathosyn import rng
 from pathosyn.checkpoint import Loaded
-from pathosyn.controls import CONTROLS, NEEDS_DONOR, closest
-from pathosyn.conventional import augmented
+from pathosyn.cohort.controls import CONTROLS, NEEDS_DONOR, closest
+from pathosyn.cohort.conventional import augmented
+from pathosyn.cohort.scenes import Scene, Wholes
 from pathosyn.data.slices import Slices
 from pathosyn.data.tissue import blank, on_tissue, solid
 from pathosyn.data.windows import Window, cut, paste
 from pathosyn.errors import refuse
-from pathosyn.framework import Framework
+from pathosyn.framework.base import Framework
 from pathosyn.networks import bf16_pays
 from pathosyn.protocol import Method
-from pathosyn.scenes import Scene, Wholes
 from pathosyn.types import Controls, Image, LesionBatch, Mask, Synthesis
 
 LEAST = 24

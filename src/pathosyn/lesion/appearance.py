@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from pathosyn import coarse, moments, texture
+from pathosyn.lesion import coarse, moments, texture
 from pathosyn.types import Flags, Image, LesionBatch
 
 if TYPE_CHECKING:
-    from pathosyn.framework import Parts
+    from pathosyn.framework.base import Parts
     from pathosyn.methods.pathosyn import PathoSyn
 
 BLUR = 0.1

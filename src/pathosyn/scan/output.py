@@ -13,8 +13,8 @@ import numpy as np
 from pathosyn import figures
 from pathosyn.data.nifti import Volume, file_sha256, suffix_of, write_map, write_volume
 from pathosyn.errors import InputError, refuse
-from pathosyn.job import Field, Job, Mask
 from pathosyn.runfolder import package_version, write_json
+from pathosyn.scan.job import Field, Job, Mask
 from pathosyn.writing import cannot_write, new_folders, remove_empty
 
 NOTE = "synthetic: lesion drawn or removed by pathosyn; not for diagnosis"

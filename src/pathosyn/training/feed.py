@@ -17,9 +17,9 @@ from pathosyn.augment import hidden, varied, warped
 from pathosyn.config import Config, Train
 from pathosyn.data.slices import Slices
 from pathosyn.errors import InputError, refuse
-from pathosyn.framework import Framework
-from pathosyn.monitor import evenly
+from pathosyn.framework.base import Framework
 from pathosyn.protocol import Method, Stage
+from pathosyn.training.monitor import evenly
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric

@@ -21,8 +21,8 @@ import numpy as np
 
 from pathosyn.config import Config, Train, scaled
 from pathosyn.data.split import PARTITIONS, draw_split
+from pathosyn.demo.showcase import Run, Shown, readme_picture, report
 from pathosyn.errors import refuse
-from pathosyn.showcase import Run, Shown, readme_picture, report
 
 FRACTIONS = (0.65, 0.1, 0.25)
 PARTS = ("phantoms", "prepare", "train", "insert", "heal", "report")

@@ -17,9 +17,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pathosyn import looks, rng, surroundings, texture
+from pathosyn import rng
 from pathosyn.data.masks import box_of
 from pathosyn.data.windows import Window, cut, paste, windows_of
+from pathosyn.lesion import looks, surroundings, texture
 from pathosyn.networks import bf16_pays
 from pathosyn.types import LesionBatch
 

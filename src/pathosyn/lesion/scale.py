@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor
 
-from pathosyn import coarse, decomposition
+from pathosyn import decomposition
+from pathosyn.lesion import coarse
 from pathosyn.types import LesionBatch
 
 if TYPE_CHECKING:
-    from pathosyn.framework import Framework
+    from pathosyn.framework.base import Framework
     from pathosyn.methods.pathosyn import PathoSyn
 
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from pathosyn import appearance, coarse, decomposition, moments, surroundings
+from pathosyn import decomposition
+from pathosyn.lesion import appearance, coarse, moments, surroundings
 from pathosyn.types import Flags, LesionBatch
 
 if TYPE_CHECKING:

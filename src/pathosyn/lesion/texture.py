@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d, max_pool2d, one_hot, pad
 
-from pathosyn import moments
+from pathosyn.lesion import moments
 from pathosyn.types import Image, Mask
 
 BANDS = 4

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
-from pathosyn import decomposition, diffusion, texture
-from pathosyn.codes import Code, Decoder, Encoder
+from pathosyn import decomposition, diffusion
 from pathosyn.config import Config
-from pathosyn.framework import Framework, Parts
+from pathosyn.framework.base import Framework, Parts
+from pathosyn.framework.codes import Code, Decoder, Encoder
+from pathosyn.lesion import texture
 from pathosyn.types import Image, LesionBatch, Mask
 
 CELL = 16

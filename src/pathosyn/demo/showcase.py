@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 
-from pathosyn import figures, page
+from pathosyn import figures
 from pathosyn.config import Config, Geometry
-from pathosyn.page import Tile, View
+from pathosyn.demo import page
+from pathosyn.demo.page import Tile, View
 
 CONTRASTS = ("t1ce", "flair")
 """The two that a reader of gliomas looks at first."""

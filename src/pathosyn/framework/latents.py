@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
 from pathosyn import diffusion, losses, rng
-from pathosyn.autoencoders import GROUPS, PatchCritic, SliceDecoder, SliceEncoder, factor
+from pathosyn.blocks.autoencoders import GROUPS, PatchCritic, SliceDecoder, SliceEncoder, factor
 from pathosyn.compared import Latent
 from pathosyn.config import Config
 from pathosyn.errors import Fault, InputError

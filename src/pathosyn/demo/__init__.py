@@ -1,0 +1,1 @@
+"""Everything once, on phantoms, and the page that shows it."""
