@@ -72,11 +72,12 @@ class Listening:
 
 def numbers(config: Config, *, rough: bool) -> list[str]:
     """What each of the K numbers is."""
-    contrasts, shared = config.contrasts, config.method.shared_grain
+    contrasts, method = config.contrasts, config.method
     channels = [*contrasts, *(f"{name}'s roughness" for name in contrasts)] if rough else [*contrasts]
     pairs = [f"{contrasts[a]}-{contrasts[b]}" for a, b in moments.pairs(len(contrasts))]
     listed = [("mean", channels), ("std", channels), ("third moment", contrasts), ("edge", contrasts), ("correlation", pairs)]
-    return [f"{kind}, {of}" for kind, several in [*listed, *([("fine detail", pairs)] if shared else [])] for of in several]
+    detail = [("fine detail", pairs)] * method.shared_grain + [("sparseness", contrasts)] * method.tails
+    return [f"{kind}, {of}" for kind, several in [*listed, *detail] for of in several]
 
 
 def weighted(values: np.ndarray, weight: np.ndarray) -> tuple[float, float]:

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from pathosyn.protocol import Method
 
 FORMAT = "pathosyn-weights"
-VERSION = "12"
-_ELEVENTH: dict[str, Any] = {"rough_of": "cells"}
+VERSION = "13"
+_TWELFTH: dict[str, Any] = {"tails": False}
+_ELEVENTH = _TWELFTH | {"rough_of": "cells"}
 _TENTH = _ELEVENTH | {"log_spreads": False}
 _NINTH = _TENTH | {"shared_grain": False, "shared": 0.0, "fisher_z": False}
 _EIGHTH = _NINTH | {"drawn_forms": 0.0}
@@ -41,6 +42,7 @@ BEFORE: dict[str, dict[str, Any]] = {
     "9": _NINTH,
     "10": _TENTH,
     "11": _ELEVENTH,
+    "12": _TWELFTH,
 }
 """Older formats that are still read: what their methods did, in the fields that they did not have."""
 CRITIC = "critic."

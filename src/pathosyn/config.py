@@ -119,6 +119,9 @@ class Method:
     shared_grain: bool = True
     """The grain that the last call sees shares between contrasts what the lesion asked for does (`appearance`), not what the scan's tissue does; with `hold`
     its result does, too."""
+    tails: bool = True
+    """With `hold`, the finest detail of that result is made as sparse as a training lesion's (`texture.sparser`): few edges in quiet tissue, or grain all
+    over. How sparse is one more number of the appearance that is asked for, a contrast."""
     stop_at_fluid: bool = True
     """What is drawn or healed beyond the mask stops at fluid and bone (`data.tissue.solid`): a rim does not run into ventricles and sulci."""
     level: int = 60
@@ -234,6 +237,7 @@ def paper() -> Method:
         fisher_z=False,
         log_spreads=False,
         shared_grain=False,
+        tails=False,
         drawn_forms=0.0,
         adversary=0.0,
         patches=0.0,

@@ -21,7 +21,7 @@ from pathosyn.types import LesionBatch
 Batches = Callable[..., LesionBatch]
 Maker = Callable[..., PathoSyn]
 FORM = 13  # of two contrasts: six numbers each and one pair
-K = FORM + 1  # and what the pair shares of the finest detail
+K = FORM + 3  # and what the pair shares of the finest detail, and how sparse each contrast's is
 
 
 @pytest.fixture
@@ -188,6 +188,18 @@ def test_what_the_last_call_made_of_the_form_is_held_too(hold: bool, make_method
     assert silent.isfinite().all() and torch.allclose(silent, method.draw(batch, batch.x_ph, lambda k: noise[k % 6], look=None, steps=2), atol=1e-5)
 
 
+@pytest.mark.parametrize("tails", [False, True])
+def test_the_last_calls_detail_is_as_sparse_as_the_look_asks(tails: bool, make_method: Maker, batch_of: Batches) -> None:
+    method, batch = make_method(default(), tails=tails, gather=False), large(batch_of)
+    method.look_std.fill_(1.0), method.rough_std.fill_(1.0), method.r_max.fill_(9.0), method.r_scale.fill_(1.0)
+    noise = [rng.normal([rng.generator(k)] * 3, (2, 32, 32)) for k in range(6)]
+    asked = torch.full((3, len(method.look_mean)), 0.2)
+    asked[:, FORM + 1 :] = torch.tensor(6.0).log()
+    x = torch.where(batch.D > 0, batch.x_ph + method.draw(batch, batch.x_ph, lambda k: noise[k % 6], look=asked, steps=2), batch.x)
+    away = (texture.sparseness(x - texture.box_mean(x, 1), batch.m).exp() - 6.0).abs().max()
+    assert (away < 0.6) == tails
+
+
 def test_a_form_that_is_held_has_the_moments_of_cells_that_are_half_lesion_too(method: PathoSyn, batch_of: Batches) -> None:
     """A cell moves only as far as it is lesion: once is not enough."""
     m = torch.zeros(3, 1, 32, 32)
@@ -294,9 +306,26 @@ def test_what_contrasts_share_is_asked_for_in_its_own_units(method: PathoSyn, ba
     asked = appearance.shared(method, look, batch.present)
     assert asked is not None and torch.allclose(asked[0], texture.shared(batch.x, batch.m)[0], atol=1e-5) and asked[0].abs() > 1e-3
     assert asked[1] == 0 and asked[2].isnan()
-    without = make_method(default(), shared_grain=False)
+    without = make_method(default(), shared_grain=False, tails=False)
     assert appearance.shared(method, None, batch.present) is None and appearance.shared(without, look[:, :FORM], batch.present) is None
     assert len(without.look_mean) == FORM and torch.equal(appearance.of_form(without, look[:, :FORM])[:2], look[:2, :FORM])
+
+
+def test_how_sparse_detail_is_to_be_is_asked_for_in_its_own_units(method: PathoSyn, batch_of: Batches, make_method: Maker) -> None:
+    """As what contrasts share is; with and without that before it."""
+    batch = batch_of(present=[[1, 1], [1, 0], [1, 1]])
+    for model in (method, make_method(default(), shared_grain=False)):
+        model.look_mean.fill_(0.3), model.look_std.fill_(1.7)
+        look = appearance.measure(model, torch.randn(3, 4, 8, 8), batch, model.parts(batch))
+        assert look.shape[1] == len(model.look_mean) == FORM + 2 + model.config.method.shared_grain
+        look[2] = torch.nan
+        asked = appearance.tails(model, look, batch.present)
+        wanted = texture.sparseness(batch.x - texture.box_mean(batch.x, 1), batch.m)
+        assert asked is not None and torch.allclose(asked[0], wanted[0], atol=1e-5) and float(asked[0].min()) > 0.1
+        assert asked[1, 1] == 0 and asked[1, 0] != 0 and asked[2].isnan().all()
+        assert torch.equal(appearance.of_form(model, look)[:2], look[:2, :FORM])
+    without = make_method(default(), tails=False)
+    assert appearance.tails(method, None, batch.present) is None and appearance.tails(without, look[:, : FORM + 1], batch.present) is None
 
 
 def test_the_share_of_lesion_is_of_the_support(method: PathoSyn, batch_of: Batches) -> None:

@@ -22,7 +22,7 @@ from pathosyn.types import Controls, LesionBatch
 Batches = Callable[..., LesionBatch]
 Maker = Callable[..., PathoSyn]
 FORM = 13  # of two contrasts: six numbers each and one pair
-K = FORM + 1  # and what the pair shares of the finest detail
+K = FORM + 3  # and what the pair shares of the finest detail, and how sparse each contrast's is
 SPREADS, CORRELATIONS = [4, 5, 6, 7], [12, 13]
 AS_THEY_ARE = [0, 1, 2, 3, 8, 9, 10, 11]
 
@@ -218,7 +218,9 @@ def test_what_is_drawn_varies_as_the_training_lesions_do() -> None:
     assert torch.allclose(one, half, rtol=0.03), "lesions whose contrast is missing do not count"
 
 
-def test_standard_deviations_and_correlations_are_stretched_and_nothing_else(make_method: Maker, batch_of: Batches, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_standard_deviations_correlations_and_tails_are_stretched_and_nothing_else(
+    make_method: Maker, batch_of: Batches, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rows = []
     for factor in (1.0, 3.0):
         monkeypatch.setattr(looks, "_stretch", lambda *_, factor=factor: torch.full((K,), factor))
@@ -227,7 +229,7 @@ def test_standard_deviations_and_correlations_are_stretched_and_nothing_else(mak
         method.begin("structure", [batch])
         rows.append(method.looks[:4])
     plain, stretched = rows
-    changed = [*SPREADS, *CORRELATIONS]
+    changed = [*SPREADS, *CORRELATIONS, FORM + 1, FORM + 2]
     assert torch.equal(stretched[:, AS_THEY_ARE], plain[:, AS_THEY_ARE]) and torch.allclose(stretched[:, changed], 3.0 * plain[:, changed])
 
 
@@ -276,7 +278,7 @@ def test_looks_are_measured_before_anything_is_told(stage: str, measures: bool, 
 def test_weights_from_before_it_keep_their_units_and_measure_the_new_number(
     make_method: Maker, batch_of: Batches, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    old = make_method(default(), shared_grain=False, attune=False, fisher_z=False, log_spreads=False).eval()
+    old = make_method(default(), shared_grain=False, tails=False, attune=False, fisher_z=False, log_spreads=False).eval()
     remembering(old, [(0, 100, (1, 1), 1.0)])
     old.look_mean.fill_(0.5), old.look_std.fill_(2.0), old.rough_std.fill_(1.0)
     save_weights(tmp_path / "old.safetensors", old, Provenance())
@@ -289,5 +291,8 @@ def test_weights_from_before_it_keep_their_units_and_measure_the_new_number(
     assert torch.equal(new.look_std[:FORM], old.look_std) and torch.equal(new.look_mean[:FORM], old.look_mean)
     found = texture.shared(batch.x, batch.m)
     assert new.look_mean[FORM] == pytest.approx(float(found.mean()), abs=1e-5) and new.look_std[FORM] == pytest.approx(float(found.std(correction=0)), abs=1e-5)
-    assert torch.allclose(new.looks[:4, FORM:], (found - found.mean()) / found.std(correction=0), atol=1e-4)
+    assert torch.allclose(new.looks[:4, FORM : FORM + 1], (found - found.mean()) / found.std(correction=0), atol=1e-4)
+    sparse = texture.sparseness(batch.x - texture.box_mean(batch.x, 1), batch.m)
+    assert torch.allclose(new.look_mean[FORM + 1 :], sparse.mean(dim=0), atol=1e-5)
+    assert torch.allclose(new.looks[:4, FORM + 1 :], (sparse - sparse.mean(dim=0)) / sparse.std(dim=0, correction=0), atol=1e-4)
     assert new.begin("sharpen", [batch]) == {}, "known is known"

@@ -331,3 +331,44 @@ def test_the_scans_own_finest_spread_uses_nothing_that_is_hidden() -> None:
     first, second = (texture.finest_spread(each, visible, visible) for each in (x, other))
     assert torch.equal(first, second) and torch.allclose(first, torch.full_like(first, 0.3 * (8 / 9) ** 0.5), rtol=0.05)
     assert not texture.finest_spread(x, 0 * visible, 0 * visible).any()
+
+
+@pytest.mark.parametrize("share", [1 / 4, 1 / 16, 1 / 64])
+def test_how_sparse_detail_is_in_closed_form(share: float) -> None:
+    """The kurtosis of a Bernoulli variable of probability p is 1 / (p (1 - p)) - 3, of signs 1, whatever height and mean; nothing off `where` counts."""
+    x, where = torch.zeros(1, 2, 16, 16), torch.zeros(1, 1, 16, 16)
+    where[..., :8] = 1.0
+    lit = torch.arange(128).view(16, 8) < 128 * share
+    x[0, 0, :, :8] = 5.0 * lit - 2.0
+    x[0, 1, :, :8] = torch.where(torch.arange(128).view(16, 8) % 2 == 0, 0.3, -0.3)
+    x[..., 8:] = 100.0
+    assert texture.sparseness(x, where)[0].exp().tolist() == pytest.approx([1 / (share * (1 - share)) - 3, 1.0], rel=1e-4)
+    assert texture.sparseness(torch.ones_like(x), where).tolist() == [[0.0, 0.0]], "no detail"
+    assert float(texture.sparseness(noise(1, 1, 400, 400), torch.ones(1, 1, 400, 400)).exp()) == pytest.approx(3.0, abs=0.05), "normal noise"
+
+
+@pytest.mark.parametrize("power", [0.6, 1.0, 1.7])
+def test_detail_is_raised_to_the_power_that_makes_it_as_sparse_as_is_asked(power: float) -> None:
+    """And stays as strong; asked for what a power gives, it is that power."""
+    detail, where = 0.2 * noise(2, 1, 32, 32), torch.zeros(2, 1, 32, 32)
+    where[:, :, 4:28, 4:28] = 1.0
+    raised = detail.sign() * detail.abs() ** power
+    made = texture.sparser(detail, where, texture.sparseness(raised, where))
+    inside = where > 0
+    assert torch.equal(made[~inside], detail[~inside])
+    for b in range(2):
+        ours, theirs = made[b][inside[b]], raised[b][inside[b]]
+        assert torch.allclose(ours / ours.square().mean().sqrt(), theirs / theirs.square().mean().sqrt(), atol=5e-3)
+        assert float(ours.square().mean()) == pytest.approx(float(detail[b][inside[b]].square().mean()), rel=1e-4)
+
+
+def test_what_no_power_gives_is_come_near_to_and_what_is_not_told_stays() -> None:
+    detail, where = noise(1, 2, 32, 32), torch.ones(1, 1, 32, 32)
+    before = texture.sparseness(detail, where)[0, 0]
+    made = texture.sparser(detail, where, torch.tensor([[20.0, torch.nan]]))
+    assert torch.equal(made[:, 1], detail[:, 1]) and texture.sparseness(made, where)[0, 0] > before + 1
+    few = torch.zeros_like(where)
+    few[..., 0, : texture.LEAST - 1] = 1.0
+    assert torch.equal(texture.sparser(detail, few, torch.full((1, 2), 2.0)), detail), "of so few pixels it is chance"
+    flat = torch.zeros_like(detail)
+    assert torch.equal(texture.sparser(flat, where, torch.full((1, 2), 2.0)), flat)

@@ -36,7 +36,7 @@ ROUNDS = 6
 def register(model: PathoSyn, contrasts: int) -> None:
     """The model's buffers for the units of these numbers, still empty."""
     for name in ("look_mean", "look_std"):
-        model.register_buffer(name, torch.zeros(count(contrasts, rough=model.rough) + shared_count(model)))
+        model.register_buffer(name, torch.zeros(count(contrasts, rough=model.rough) + detail_count(model)))
 
 
 def count(contrasts: int, *, rough: bool) -> int:
@@ -49,23 +49,37 @@ def shared_count(model: PathoSyn) -> int:
     return len(moments.pairs(len(model.config.contrasts))) if model.config.method.shared_grain else 0
 
 
+def tails_count(model: PathoSyn) -> int:
+    """And those that tell how sparse the finest detail is, after them: one a contrast, where the method asks."""
+    return len(model.config.contrasts) if model.config.method.tails else 0
+
+
+def detail_count(model: PathoSyn) -> int:
+    """The numbers of an appearance, at its end, that tell of the lesion's pixels and not of its form."""
+    return shared_count(model) + tails_count(model)
+
+
 def of_form(model: PathoSyn, look: Tensor) -> Tensor:
     """The part of `look` (…, K) that tells of the form."""
-    return look[..., : look.shape[-1] - shared_count(model)]
+    return look[..., : look.shape[-1] - detail_count(model)]
 
 
 def measure(model: PathoSyn, form: Image, batch: LesionBatch, parts: Parts) -> Tensor:
     """(B, K), in units of the training lesions: 0 is usual, 1 one spread more. Over the cells of `form` (`coarse.form`), each with the share of it that is
     lesion: per contrast mean, standard deviation, cube root of the third central moment, and by how much the edge differs from the mean; per contrast mean
     and standard deviation of the roughness, where there is one; per pair of contrasts the correlation; and, of the lesion's pixels in `batch.x`, per pair
-    of contrasts that of their finest detail (`texture.shared`). 0 where a contrast is missing."""
+    of contrasts that of their finest detail (`texture.shared`) and per contrast how sparse that is (`texture.sparseness`). 0 where a contrast is missing."""
     return (raw(model, form, batch, parts) - model.look_mean) / model.look_std.clamp(min=1e-3) * known(model, batch.present)
 
 
 def raw(model: PathoSyn, form: Image, batch: LesionBatch, parts: Parts) -> Tensor:
     """`measure` in the numbers' own units, (B, K)."""
-    found = _raw(model, form, batch, parts)
-    return torch.cat([found, texture.shared(batch.x * parts.known, batch.m)], dim=1) if shared_count(model) else found
+    found, x = [_raw(model, form, batch, parts)], batch.x.float() * parts.known
+    if shared_count(model):
+        found.append(texture.shared(x, batch.m))
+    if tails_count(model):
+        found.append(texture.sparseness(x - texture.box_mean(x, 1), batch.m))
+    return torch.cat(found, dim=1)
 
 
 def _raw(model: PathoSyn, form: Image, batch: LesionBatch, parts: Parts) -> Tensor:
@@ -90,17 +104,28 @@ def known(model: PathoSyn, present: Flags) -> Tensor:
     there = present.float()
     pairs = [there[:, a : a + 1] * there[:, b : b + 1] for a, b in moments.pairs(there.shape[1])]
     several = there.repeat(1, 2 if model.rough else 1)
-    return torch.cat([several, several, there, there, *pairs, *(pairs if shared_count(model) else ())], dim=1)
+    return torch.cat([several, several, there, there, *pairs, *(pairs if shared_count(model) else ()), *((there,) if tails_count(model) else ())], dim=1)
 
 
 def shared(model: PathoSyn, look: Tensor | None, present: Flags) -> Tensor | None:
     """(B, C(C - 1)/2): the correlations of the finest detail that `look` asks for, 0 where a contrast is missing; NaN for a window that is told nothing, None
     where the method does not ask or none is."""
-    several = shared_count(model)
-    if look is None or not several:
+    if look is None or not shared_count(model):
         return None
-    asked = look[:, -several:] * model.look_std[-several:] + model.look_mean[-several:]
-    return asked * known(model, present)[:, -several:].to(asked.device)
+    return _of_detail(model, look, present)[:, : shared_count(model)]
+
+
+def tails(model: PathoSyn, look: Tensor | None, present: Flags) -> Tensor | None:
+    """(B, C): how sparse (`texture.sparseness`) the finest detail that `look` asks for is; 0, NaN and None as `shared` has them."""
+    if look is None or not tails_count(model):
+        return None
+    return _of_detail(model, look, present)[:, shared_count(model) :]
+
+
+def _of_detail(model: PathoSyn, look: Tensor, present: Flags) -> Tensor:
+    last = slice(-detail_count(model), None)
+    asked = look[:, last] * model.look_std[last] + model.look_mean[last]
+    return asked * known(model, present)[:, last].to(asked.device)
 
 
 def shown(model: PathoSyn, look: Tensor | None, batch: LesionBatch, parts: Parts) -> Image:

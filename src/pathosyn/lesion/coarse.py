@@ -27,6 +27,8 @@ FARTHEST = 4.0
 """Standard deviations at which a drawn roughness is held."""
 MIXED = 2
 """Times that detail is mixed until its contrasts share what is asked: the smooth part shares some, too."""
+SPARSED = 2
+"""Times that the finest detail is made as sparse as is asked."""
 NEAR_ONE = 0.95
 """Detail is not asked to share more."""
 
@@ -108,6 +110,16 @@ def _rough_part(model: PathoSyn, r0: Image, detail: Image, batch: LesionBatch, x
 def _whole(r: Image, batch: LesionBatch, x_sub: Image, parts: Parts) -> Image:
     """The scan with f + r under the support; r in normalised units."""
     return torch.where(parts.support > 0, x_sub.float() + r, batch.x.float()) * parts.known
+
+
+def with_tails(model: PathoSyn, r: Image, batch: LesionBatch, x_sub: Image, parts: Parts, wanted: Tensor) -> Image:
+    """r (normalised units, 0 off the support) with which the finest detail of f + r in the scan is, on the lesion, as sparse as is `wanted`
+    (`appearance.tails`). Detail that is changed has a mean over 3×3 pixels, so that once is not quite enough."""
+    for _ in range(SPARSED):
+        whole = _whole(r, batch, x_sub, parts)
+        detail = whole - texture.box_mean(whole, 1)
+        r = r + (texture.sparser(detail, batch.m, wanted) - detail) * parts.support * parts.known
+    return r
 
 
 def _mixed(detail: Image, smooth: Image, m: Mask, shared: Tensor) -> Image:

@@ -51,8 +51,9 @@ def attuned(model: PathoSyn) -> bool:
 
 def remembered(model: PathoSyn) -> bool:
     """Whether the training lesions' looks have been measured, all of them."""
-    several = appearance.shared_count(model)
-    return bool(model.looks_of.any()) and (not several or bool(model.look_std[-several:].any()))
+    detail = model.look_std[len(model.look_std) - appearance.detail_count(model) :]
+    shared, tails = detail.split([appearance.shared_count(model), appearance.tails_count(model)])
+    return bool(model.looks_of.any()) and all(bool(part.any()) for part in (shared, tails) if len(part))
 
 
 def pixels(batch: LesionBatch) -> Tensor:
@@ -63,7 +64,8 @@ def pixels(batch: LesionBatch) -> Tensor:
 @torch.no_grad()
 def remember(model: PathoSyn, batches: Iterable[LesionBatch]) -> dict[str, Any]:
     """Measure the appearance of at most `ROWS` training windows into the model's `looks`; their units, too, where they are not known yet. Where the method
-    attunes, what the surroundings tell is learned, and `looks` holds what they leave open. Correlations and standard deviations are stretched (`_stretch`)."""
+    attunes, what the surroundings tell is learned, and `looks` holds what they leave open. Correlations, standard
+    deviations and tails are stretched (`_stretch`)."""
     found: list[Tensor] = []
     origin: list[Tensor] = []
     around: list[Tensor] = []
@@ -97,8 +99,9 @@ def remember(model: PathoSyn, batches: Iterable[LesionBatch]) -> dict[str, Any]:
         surroundings.learn(model, beside, looks, known, rows[:, 0])
         told = surroundings.told(model, beside)
     _, _, correlations, spreads = _kinds(model)
+    tails = torch.arange(len(spreads), device=spreads.device) >= len(spreads) - appearance.tails_count(model)
     # Not the means: as far as they follow the scan they would leave it.
-    stretch = torch.where(correlations | spreads, _stretch(looks, told, known, rows), 1.0)
+    stretch = torch.where(correlations | spreads | tails, _stretch(looks, told, known, rows), 1.0)
     model.looks[: len(raw)] = (looks - told) * known * stretch
     model.looks_of[: len(rows)] = rows
     return learned
@@ -152,7 +155,8 @@ def _kinds(model: PathoSyn) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     contrasts, method = len(model.config.contrasts), model.config.method
     each = (2 if model.rough else 1) * contrasts
     number = torch.arange(len(model.look_mean), device=model.look_mean.device)
-    correlations = (number >= appearance.count(contrasts, rough=model.rough) - len(moments.pairs(contrasts))) & method.fisher_z
+    first = appearance.count(contrasts, rough=model.rough) - len(moments.pairs(contrasts))
+    correlations = (number >= first) & (number < len(number) - appearance.tails_count(model)) & method.fisher_z
     spreads = (number >= each) & (number < 2 * each) & method.log_spreads
     mean = torch.where(correlations, model.look_mean.clamp(-NEAR_ONE, NEAR_ONE), torch.where(spreads, model.look_mean.clamp(min=0.0), model.look_mean))
     return mean, model.look_std.clamp(min=1e-3), correlations, spreads

@@ -27,6 +27,10 @@ CLIP = 4.0
 """Edges in the fine detail are held to so many times its median size."""
 QUIET = 1.5
 """As `CLIP`, where a healed place is to have the noise of the scan and not shreds of its sulci."""
+POWERS = (0.5, 2.0)
+"""Detail is raised to no lower and no higher power to make it less or more sparse: beyond, single pixels are all that is left of it."""
+HALVINGS = 12
+"""Of that interval, until the power is known to a thousandth."""
 LEAST = 16
 """Pixels that a region must have: fewer make no distribution."""
 
@@ -221,6 +225,38 @@ def sharing(grain: Image, where: Mask, wanted: Tensor) -> Image:
         strength = own.diagonal(dim1=1, dim2=2).clamp(min=moments.QUIET).sqrt()[:, :, None, None]
         mixed = torch.einsum("bij,bjhw->bihw", mix.to(fine.dtype), fine / strength) * strength
         return torch.where(told.all(dim=1)[:, None, None, None], mixed.to(grain.dtype), grain)
+
+
+def sparseness(detail: Image, where: Mask) -> Tensor:
+    """(B, C): the logarithm of the kurtosis of `detail` on `where`, log 3 for noise that is normal; more where few pixels hold most of it. 0 without detail."""
+    size = where.sum(dim=(2, 3)).clamp(min=1.0)
+    apart = (detail - ((detail * where).sum(dim=(2, 3)) / size)[:, :, None, None]) * where
+    variance = apart.square().sum(dim=(2, 3)) / size
+    fourth = (apart**4).sum(dim=(2, 3)) / size
+    return torch.where(variance > moments.QUIET, fourth / variance.clamp(min=moments.QUIET).square(), 1.0).clamp(min=1.0).log()
+
+
+def sparser(detail: Image, where: Mask, wanted: Tensor) -> Image:
+    """`detail` (B, C, H, W) on `where` raised to the power, sign by sign, with which its `sparseness` there is what is `wanted` (B, C) or nearest to it; as
+    strong as before. Found by halving within `POWERS`, since sparseness grows with the power. A field whose `wanted` is NaN stays as it is, and so does one
+    of fewer than `LEAST` pixels; and off `where` all does."""
+    strength = (detail.square() * where).sum(dim=(2, 3), keepdim=True) / where.sum(dim=(2, 3), keepdim=True).clamp(min=1.0)
+    told = (wanted.isfinite() & (where.sum(dim=(2, 3)) >= LEAST))[:, :, None, None] & (strength > moments.QUIET)
+    unit = detail / strength.clamp(min=moments.QUIET).sqrt()
+    low, high = (torch.full_like(wanted, bound) for bound in POWERS)
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        less = sparseness(_raised(unit, middle), where) < wanted
+        low, high = torch.where(less, middle, low), torch.where(less, high, middle)
+    made = _raised(unit, (low + high) / 2)
+    made = (
+        made * (strength / ((made.square() * where).sum(dim=(2, 3), keepdim=True) / where.sum(dim=(2, 3), keepdim=True).clamp(min=1.0)).clamp(min=1e-12)).sqrt()
+    )
+    return torch.where(told & (where > 0), made, detail)
+
+
+def _raised(x: Image, power: Tensor) -> Image:
+    return x.sign() * x.abs().clamp(min=1e-12) ** power[:, :, None, None]
 
 
 def missing_grain(f: Image, x: Image, support: Mask, white: Image) -> Image:

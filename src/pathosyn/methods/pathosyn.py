@@ -193,7 +193,9 @@ class PathoSyn(Framework):
         r, bound = self.estimate(self.eps, r_t, seen, t)[1] * parts.known, self.bound()
         if method.hold and look is not None:
             r = coarse.with_form(self, r, lambda form: appearance.held(self, form, look, batch, parts), batch, x_sub, parts, own=own.spread, shared=shared)
-        return self.from_scaled(diffusion.project(r if bound is None else r.clamp(-bound, bound), parts.support))
+        r = self.from_scaled(diffusion.project(r if bound is None else r.clamp(-bound, bound), parts.support))
+        tails = appearance.tails(self, look, batch.present) if method.hold else None
+        return r if tails is None else coarse.with_tails(self, r, batch, x_sub, parts, tails)
 
     def _sample(
         self, network: nn.Module, shown: Image, support: Mask, noise: Callable[[int], Image], known: Image, bound: Tensor | None, steps: int | None

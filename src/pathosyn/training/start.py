@@ -41,6 +41,8 @@ def beginning(config: Config, start_from: Path | None) -> Method:
         known = _without_roughness(known, len(loaded.config.contrasts))
     if any(getattr(method.config.method, name) != getattr(loaded.config.method, name) for name in ("fisher_z", "log_spreads")):  # measured in another way
         known = {name: value for name, value in known.items() if not name.startswith(("looks", "look_around", "look_map"))}
+    if loaded.config.method.tails and method.config.method.shared_grain > loaded.config.method.shared_grain:
+        known = _without_tails(known, len(loaded.config.contrasts))
     known = {name: grown(value, method.state_dict()[name].shape) for name, value in known.items() if not name.startswith("critic.")}
     new = method.load_state_dict(known, strict=False)
     assert not new.unexpected_keys and all(name.startswith(("critic.", "coarse.", "rough_", "look")) for name in new.missing_keys)
@@ -55,6 +57,12 @@ def _without_roughness(known: dict[str, torch.Tensor], contrasts: int) -> dict[s
             for start in (contrasts, 3 * contrasts):  # means of both kinds, then standard deviations (`appearance.measure`)
                 kept[name][start : start + contrasts] = 0.0
     return kept
+
+
+def _without_tails(known: dict[str, torch.Tensor], contrasts: int) -> dict[str, torch.Tensor]:
+    """Without the last looks, where others now come before them; they are measured again with these."""
+    kept = {name: value for name, value in known.items() if not name.startswith(("looks", "look_around", "look_map"))}
+    return kept | {name: kept[name][:-contrasts] for name in ("look_mean", "look_std") if name in kept}
 
 
 def _lent(loaded: Loaded, config: Config) -> Method:
