@@ -94,9 +94,10 @@ class Method:
     """eps_theta also sees noise with the spectrum of the scan's own healthy tissue (`texture.own_grain`), from which to make the lesion's."""
     roughness: bool = True
     """The coarse form of r_0 holds, beside each cell's mean, how rough the cell is beside the scan's own grain; the last call draws texture as rough."""
-    rough_of: Literal["cells", "finest"] = "cells"
+    rough_of: Literal["cells", "finest"] = "finest"
     """What counts as rough. cells: all that the cells' means do not tell, the rise at the outline too, which then is drawn as dots. finest: what lies beyond
-    the mean of 3×3 pixels (`texture.finest`), of the cell and those beside it, in the lesion as in the scan's tissue: no dots, and too even a grain."""
+    the mean of 3×3 pixels (`texture.finest`), of the cell and those beside it, in the lesion as in the scan's tissue: no dots, and too even a grain if
+    `tails` does not ask for another."""
     coarse: int = 4
     """The diffusion runs on r_0 averaged over `coarse` × `coarse` pixels (its structure), and one last call at full resolution at t = `level` draws the
     texture; 1: it runs on the pixels (the paper)."""
@@ -227,6 +228,7 @@ def paper() -> Method:
         context="outside",
         grain=False,
         roughness=False,
+        rough_of="cells",
         coarse=1,
         cells="deviation",
         appearance=False,

@@ -35,7 +35,12 @@ def test_how_to_train_and_to_draw_is_as_asked(name: str) -> None:
 
 @pytest.mark.parametrize("name", KEPT)
 def test_what_a_number_means_stays_as_it_was_trained(name: str) -> None:
-    assert getattr(going_on(TRAINED, ASKED).method, name) == getattr(TRAINED.method, name)
+    without_forms = replace(ASKED, train=replace(ASKED.train, structure_share=0.0))
+    assert getattr(going_on(TRAINED, without_forms).method, name) == getattr(TRAINED.method, name)
+
+
+def test_what_roughness_is_may_be_learned_anew_with_the_forms() -> None:
+    assert going_on(TRAINED, ASKED).method.rough_of == "finest" != TRAINED.method.rough_of
 
 
 @pytest.mark.parametrize("name", MORE)

@@ -13,6 +13,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 from torch.nn.functional import conv2d, max_pool2d, one_hot, pad
+from torch.nn.utils.rnn import pad_sequence
 
 from pathosyn.lesion import moments
 from pathosyn.types import Image, Mask
@@ -29,7 +30,7 @@ QUIET = 1.5
 """As `CLIP`, where a healed place is to have the noise of the scan and not shreds of its sulci."""
 POWERS = (0.5, 2.0)
 """Detail is raised to no lower and no higher power to make it less or more sparse: beyond, single pixels are all that is left of it."""
-HALVINGS = 12
+HALVINGS = 10
 """Of that interval, until the power is known to a thousandth."""
 LEAST = 16
 """Pixels that a region must have: fewer make no distribution."""
@@ -240,19 +241,27 @@ def sparser(detail: Image, where: Mask, wanted: Tensor) -> Image:
     """`detail` (B, C, H, W) on `where` raised to the power, sign by sign, with which its `sparseness` there is what is `wanted` (B, C) or nearest to it; as
     strong as before. Found by halving within `POWERS`, since sparseness grows with the power. A field whose `wanted` is NaN stays as it is, and so does one
     of fewer than `LEAST` pixels; and off `where` all does."""
-    strength = (detail.square() * where).sum(dim=(2, 3), keepdim=True) / where.sum(dim=(2, 3), keepdim=True).clamp(min=1.0)
-    told = (wanted.isfinite() & (where.sum(dim=(2, 3)) >= LEAST))[:, :, None, None] & (strength > moments.QUIET)
-    unit = detail / strength.clamp(min=moments.QUIET).sqrt()
+    pixels, there = _gathered(detail, where)  # a window has several times as many
+    size = there.sum(dim=(2, 3), keepdim=True).clamp(min=1.0)
+    strength = ((pixels.square() * there).sum(dim=(2, 3), keepdim=True) / size).sqrt()
+    unit = strength.clamp(min=moments.QUIET)
     low, high = (torch.full_like(wanted, bound) for bound in POWERS)
     for _ in range(HALVINGS):
         middle = (low + high) / 2
-        less = sparseness(_raised(unit, middle), where) < wanted
+        less = sparseness(_raised(pixels / unit, middle), there) < wanted
         low, high = torch.where(less, middle, low), torch.where(less, high, middle)
-    made = _raised(unit, (low + high) / 2)
-    made = (
-        made * (strength / ((made.square() * where).sum(dim=(2, 3), keepdim=True) / where.sum(dim=(2, 3), keepdim=True).clamp(min=1.0)).clamp(min=1e-12)).sqrt()
-    )
-    return torch.where(told & (where > 0), made, detail)
+    power = (low + high) / 2
+    now = ((_raised(pixels / unit, power).square() * there).sum(dim=(2, 3), keepdim=True) / size).sqrt()
+    told = (wanted.isfinite() & (where.sum(dim=(2, 3)) >= LEAST))[:, :, None, None] & (strength > moments.QUIET) & (where > 0)
+    return torch.where(told, _raised(detail / unit, power) * strength / now.clamp(min=moments.QUIET), detail)
+
+
+def _gathered(x: Image, where: Mask) -> tuple[Image, Mask]:
+    """The pixels of `where` alone, as one row a sample, (B, C, 1, n), and which of them there are: (B, 1, 1, n), 0 behind those of a smaller sample."""
+    index = [each.flatten().nonzero().flatten() for each in where]
+    there = pad_sequence([torch.ones_like(each) for each in index], batch_first=True).to(x.dtype)
+    rows = pad_sequence(index, batch_first=True)[:, None].expand(-1, x.shape[1], -1)
+    return x.flatten(2).gather(2, rows)[:, :, None], there[:, None, None]
 
 
 def _raised(x: Image, power: Tensor) -> Image:
