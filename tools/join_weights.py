@@ -31,8 +31,10 @@ def main() -> int:
     parser.add_argument("--substrate", type=Path)
     given = parser.parse_args()
     structure, sharpened = load(given.structure), load(given.sharpened)
+    parents = [structure, sharpened]
     if given.substrate:
-        structure.method.sub.load_state_dict(load(given.substrate).method.sub.state_dict())
+        parents.append(load(given.substrate))
+        structure.method.sub.load_state_dict(parents[-1].method.sub.state_dict())
     ours, theirs = structure.method.state_dict(), sharpened.method.state_dict()
     # What lesions look like is the structure's alone; the other training may never have asked.
     statistics = {name for name, _ in structure.method.named_buffers()}
@@ -45,7 +47,8 @@ def main() -> int:
     last = {name: getattr(sharpened.config.method, name) for name in LAST_CALL}
     joined.config = replace(structure.config, method=replace(structure.config.method, **last))
     steps = structure.provenance.steps + sharpened.provenance.steps
-    save_weights(given.out, joined, replace(structure.provenance, steps=max(steps, joined.config.train.steps), parent=structure.sha256))
+    parent = " ".join(each.sha256 for each in parents)
+    save_weights(given.out, joined, replace(structure.provenance, steps=max(steps, joined.config.train.steps), parent=parent))
     print(f"{given.out}: coarse network of {structure.sha256[:12]}, eps_theta of {sharpened.sha256[:12]}")
     return 0
 

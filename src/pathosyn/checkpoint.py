@@ -51,7 +51,8 @@ CRITIC = "critic."
 
 @dataclass(frozen=True)
 class Provenance:
-    """What the weights have seen. `subjects` maps a partition to ids; `population` holds the statistics that `insert` compares a scan with."""
+    """What the weights have seen. `subjects` maps a partition to ids; `population` holds the statistics that `insert` compares a scan with,
+    `parent` the checksums of the weights that these went on from."""
 
     data: str = ""
     subjects: dict[str, list[str]] = field(default_factory=dict)
