@@ -37,7 +37,7 @@ def main() -> int:
         return 2
     with torch.inference_mode():
         method.begin("structure", feed.Windows(slices, torch.device("cpu")))
-    save_weights(given.out, method, replace(old.provenance, parent=old.sha256))
+    save_weights(given.out, method, replace(old.provenance, parent=old.provenance.parent or old.sha256))
     print(f"{given.out}: {int((method.looks_of[:, 1] > 0).sum())} windows of {len(slices.subjects)} subjects measured")
     return 0
 

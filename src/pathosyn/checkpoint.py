@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathosyn.protocol import Method
 
 FORMAT = "pathosyn-weights"
-VERSION = "13"
+VERSION = "14"
 _TWELFTH: dict[str, Any] = {"tails": False}
 _ELEVENTH = _TWELFTH | {"rough_of": "cells"}
 _TENTH = _ELEVENTH | {"log_spreads": False}

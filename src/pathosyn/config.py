@@ -109,7 +109,7 @@ class Method:
     fisher_z: bool = True
     """What contrasts share is averaged over lesions, and varied, as Fisher's z (`looks.natural`)."""
     log_spreads: bool = True
-    """Standard deviations are averaged over lesions, and varied, as logarithms."""
+    """Standard deviations are averaged over lesions, and varied, as logarithms; and so is how sparse detail is."""
     attune: bool = True
     """What the scan's healthy tissue tells of a lesion's appearance (`surroundings`) is taken from there, and only the rest from a training lesion."""
     hold: bool = True
@@ -121,7 +121,7 @@ class Method:
     """The grain that the last call sees shares between contrasts what the lesion asked for does (`appearance`), not what the scan's tissue does; with `hold`
     its result does, too."""
     tails: bool = True
-    """With `hold`, the finest detail of that result is made as sparse as a training lesion's (`texture.sparser`): few edges in quiet tissue, or grain all
+    """With `hold`, the finest detail of that result is made as sparse as a training lesion's (`tails.sparser`): few edges in quiet tissue, or grain all
     over. How sparse is one more number of the appearance that is asked for, a contrast."""
     stop_at_fluid: bool = True
     """What is drawn or healed beyond the mask stops at fluid and bone (`data.tissue.solid`): a rim does not run into ventricles and sulci."""

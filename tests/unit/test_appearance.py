@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pathosyn import decomposition, rng
 from pathosyn.config import default
-from pathosyn.lesion import appearance, coarse, gathering, moments, texture
+from pathosyn.lesion import appearance, coarse, gathering, moments, tails, texture
 from pathosyn.methods.pathosyn import PathoSyn
 from pathosyn.types import LesionBatch
 
@@ -188,16 +188,16 @@ def test_what_the_last_call_made_of_the_form_is_held_too(hold: bool, make_method
     assert silent.isfinite().all() and torch.allclose(silent, method.draw(batch, batch.x_ph, lambda k: noise[k % 6], look=None, steps=2), atol=1e-5)
 
 
-@pytest.mark.parametrize("tails", [False, True])
-def test_the_last_calls_detail_is_as_sparse_as_the_look_asks(tails: bool, make_method: Maker, batch_of: Batches) -> None:
-    method, batch = make_method(default(), tails=tails, gather=False), large(batch_of)
+@pytest.mark.parametrize("asks", [False, True])
+def test_the_last_calls_detail_is_as_sparse_as_the_look_asks(asks: bool, make_method: Maker, batch_of: Batches) -> None:
+    method, batch = make_method(default(), tails=asks, gather=False), large(batch_of)
     method.look_std.fill_(1.0), method.rough_std.fill_(1.0), method.r_max.fill_(9.0), method.r_scale.fill_(1.0)
     noise = [rng.normal([rng.generator(k)] * 3, (2, 32, 32)) for k in range(6)]
     asked = torch.full((3, len(method.look_mean)), 0.2)
-    asked[:, FORM + 1 :] = torch.tensor(6.0).log()
+    asked[:, FORM + 1 :] = torch.tensor(6.0 / tails.UNIFORM).log()
     x = torch.where(batch.D > 0, batch.x_ph + method.draw(batch, batch.x_ph, lambda k: noise[k % 6], look=asked, steps=2), batch.x)
-    away = (texture.sparseness(x - texture.box_mean(x, 1), batch.m).exp() - 6.0).abs().max()
-    assert (away < 0.6) == tails
+    away = (tails.sparseness(x - texture.box_mean(x, 1), batch.m).exp() * tails.UNIFORM - 6.0).abs().max()
+    assert (away < 0.6) == asks
 
 
 def test_a_form_that_is_held_has_the_moments_of_cells_that_are_half_lesion_too(method: PathoSyn, batch_of: Batches) -> None:
@@ -319,13 +319,26 @@ def test_how_sparse_detail_is_to_be_is_asked_for_in_its_own_units(method: PathoS
         look = appearance.measure(model, torch.randn(3, 4, 8, 8), batch, model.parts(batch))
         assert look.shape[1] == len(model.look_mean) == FORM + 2 + model.config.method.shared_grain
         look[2] = torch.nan
-        asked = appearance.tails(model, look, batch.present)
-        wanted = texture.sparseness(batch.x - texture.box_mean(batch.x, 1), batch.m)
+        asked = appearance.sparseness(model, look, batch.present)
+        wanted = tails.sparseness(batch.x - texture.box_mean(batch.x, 1), batch.m)
         assert asked is not None and torch.allclose(asked[0], wanted[0], atol=1e-5) and float(asked[0].min()) > 0.1
         assert asked[1, 1] == 0 and asked[1, 0] != 0 and asked[2].isnan().all()
         assert torch.equal(appearance.of_form(model, look)[:2], look[:2, :FORM])
     without = make_method(default(), tails=False)
-    assert appearance.tails(method, None, batch.present) is None and appearance.tails(without, look[:, : FORM + 1], batch.present) is None
+    assert appearance.sparseness(method, None, batch.present) is None and appearance.sparseness(without, look[:, : FORM + 1], batch.present) is None
+
+
+def test_what_was_never_measured_is_not_asked_for(method: PathoSyn, batch_of: Batches) -> None:
+    """Weights that did not know it and have trained f_sub alone since: a spread of 0. Of what contrasts share all is left open or nothing."""
+    batch, look = batch_of(), torch.full((3, K), 0.3)
+    method.look_mean.fill_(0.4), method.look_std.fill_(2.0)
+    method.look_std[FORM + 2] = 0.0
+    asked, shared = appearance.sparseness(method, look, batch.present), appearance.shared(method, look, batch.present)
+    assert asked is not None and shared is not None
+    assert torch.allclose(asked[:, 0], torch.full((3,), 1.0)) and asked[:, 1].isnan().all() and torch.allclose(shared, torch.full((3, 1), 1.0))
+    method.look_std[FORM:] = 0.0
+    asked, shared = appearance.sparseness(method, look, batch.present), appearance.shared(method, look, batch.present)
+    assert asked is not None and shared is not None and asked.isnan().all() and shared.isnan().all()
 
 
 def test_the_share_of_lesion_is_of_the_support(method: PathoSyn, batch_of: Batches) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from pathosyn import rng
 from pathosyn.checkpoint import Provenance, load, save_weights
 from pathosyn.config import Config, default
-from pathosyn.lesion import appearance, coarse, looks, texture
+from pathosyn.lesion import appearance, coarse, looks, tails, texture
 from pathosyn.methods.pathosyn import PathoSyn
 from pathosyn.training.start import beginning
 from pathosyn.types import Controls, LesionBatch
@@ -292,7 +292,7 @@ def test_weights_from_before_it_keep_their_units_and_measure_the_new_number(
     found = texture.shared(batch.x, batch.m)
     assert new.look_mean[FORM] == pytest.approx(float(found.mean()), abs=1e-5) and new.look_std[FORM] == pytest.approx(float(found.std(correction=0)), abs=1e-5)
     assert torch.allclose(new.looks[:4, FORM : FORM + 1], (found - found.mean()) / found.std(correction=0), atol=1e-4)
-    sparse = texture.sparseness(batch.x - texture.box_mean(batch.x, 1), batch.m)
+    sparse = tails.sparseness(batch.x - texture.box_mean(batch.x, 1), batch.m)
     assert torch.allclose(new.look_mean[FORM + 1 :], sparse.mean(dim=0), atol=1e-5)
     assert torch.allclose(new.looks[:4, FORM + 1 :], (sparse - sparse.mean(dim=0)) / sparse.std(dim=0, correction=0), atol=1e-4)
     assert new.begin("sharpen", [batch]) == {}, "known is known"

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from pathosyn.lesion import coarse, moments, texture
+from pathosyn.lesion import coarse, moments, tails, texture
 from pathosyn.types import Flags, Image, LesionBatch
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def measure(model: PathoSyn, form: Image, batch: LesionBatch, parts: Parts) -> T
     """(B, K), in units of the training lesions: 0 is usual, 1 one spread more. Over the cells of `form` (`coarse.form`), each with the share of it that is
     lesion: per contrast mean, standard deviation, cube root of the third central moment, and by how much the edge differs from the mean; per contrast mean
     and standard deviation of the roughness, where there is one; per pair of contrasts the correlation; and, of the lesion's pixels in `batch.x`, per pair
-    of contrasts that of their finest detail (`texture.shared`) and per contrast how sparse that is (`texture.sparseness`). 0 where a contrast is missing."""
+    of contrasts that of their finest detail (`texture.shared`) and per contrast how sparse that is (`tails.sparseness`). 0 where a contrast is missing."""
     return (raw(model, form, batch, parts) - model.look_mean) / model.look_std.clamp(min=1e-3) * known(model, batch.present)
 
 
@@ -78,7 +78,7 @@ def raw(model: PathoSyn, form: Image, batch: LesionBatch, parts: Parts) -> Tenso
     if shared_count(model):
         found.append(texture.shared(x, batch.m))
     if tails_count(model):
-        found.append(texture.sparseness(x - texture.box_mean(x, 1), batch.m))
+        found.append(tails.sparseness(x - texture.box_mean(x, 1), batch.m))
     return torch.cat(found, dim=1)
 
 
@@ -115,17 +115,20 @@ def shared(model: PathoSyn, look: Tensor | None, present: Flags) -> Tensor | Non
     return _of_detail(model, look, present)[:, : shared_count(model)]
 
 
-def tails(model: PathoSyn, look: Tensor | None, present: Flags) -> Tensor | None:
-    """(B, C): how sparse (`texture.sparseness`) the finest detail that `look` asks for is; 0, NaN and None as `shared` has them."""
+def sparseness(model: PathoSyn, look: Tensor | None, present: Flags) -> Tensor | None:
+    """(B, C): how sparse (`tails.sparseness`) the finest detail that `look` asks for is; 0, NaN and None as `shared` has them."""
     if look is None or not tails_count(model):
         return None
     return _of_detail(model, look, present)[:, shared_count(model) :]
 
 
 def _of_detail(model: PathoSyn, look: Tensor, present: Flags) -> Tensor:
+    """What has never been measured (no spread) is not asked for: NaN; of what contrasts share that is all or none."""
     last = slice(-detail_count(model), None)
-    asked = look[:, last] * model.look_std[last] + model.look_mean[last]
-    return asked * known(model, present)[:, last].to(asked.device)
+    mean, std, shared = model.look_mean[last], model.look_std[last], shared_count(model)
+    measured = torch.cat([(std[:shared] > 0).any().expand(shared), std[shared:] > 0])
+    asked = (look[:, last] * std + mean) * known(model, present)[:, last].to(look.device)
+    return torch.where(measured, asked, torch.nan)
 
 
 def shown(model: PathoSyn, look: Tensor | None, batch: LesionBatch, parts: Parts) -> Image:

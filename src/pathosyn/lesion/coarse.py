@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from pathosyn import decomposition
-from pathosyn.lesion import texture
+from pathosyn.lesion import tails, texture
 from pathosyn.types import Image, LesionBatch, Mask
 
 if TYPE_CHECKING:
@@ -114,11 +114,11 @@ def _whole(r: Image, batch: LesionBatch, x_sub: Image, parts: Parts) -> Image:
 
 def with_tails(model: PathoSyn, r: Image, batch: LesionBatch, x_sub: Image, parts: Parts, wanted: Tensor) -> Image:
     """r (normalised units, 0 off the support) with which the finest detail of f + r in the scan is, on the lesion, as sparse as is `wanted`
-    (`appearance.tails`). Detail that is changed has a mean over 3×3 pixels, so that once is not quite enough."""
+    (`appearance.sparseness`). Detail that is changed has a mean over 3×3 pixels, so that once is not quite enough."""
     for _ in range(SPARSED):
         whole = _whole(r, batch, x_sub, parts)
         detail = whole - texture.box_mean(whole, 1)
-        r = r + (texture.sparser(detail, batch.m, wanted) - detail) * parts.support * parts.known
+        r = r + (tails.sparser(detail, batch.m, wanted) - detail) * parts.support * parts.known
     return r
 
 

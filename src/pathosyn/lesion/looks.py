@@ -99,9 +99,8 @@ def remember(model: PathoSyn, batches: Iterable[LesionBatch]) -> dict[str, Any]:
         surroundings.learn(model, beside, looks, known, rows[:, 0])
         told = surroundings.told(model, beside)
     _, _, correlations, spreads = _kinds(model)
-    tails = torch.arange(len(spreads), device=spreads.device) >= len(spreads) - appearance.tails_count(model)
     # Not the means: as far as they follow the scan they would leave it.
-    stretch = torch.where(correlations | spreads | tails, _stretch(looks, told, known, rows), 1.0)
+    stretch = torch.where(correlations | spreads, _stretch(looks, told, known, rows), 1.0)
     model.looks[: len(raw)] = (looks - told) * known * stretch
     model.looks_of[: len(rows)] = rows
     return learned
@@ -156,8 +155,9 @@ def _kinds(model: PathoSyn) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     each = (2 if model.rough else 1) * contrasts
     number = torch.arange(len(model.look_mean), device=model.look_mean.device)
     first = appearance.count(contrasts, rough=model.rough) - len(moments.pairs(contrasts))
-    correlations = (number >= first) & (number < len(number) - appearance.tails_count(model)) & method.fisher_z
-    spreads = (number >= each) & (number < 2 * each) & method.log_spreads
+    tails = number >= len(number) - appearance.tails_count(model)  # not below 0 either
+    correlations = (number >= first) & ~tails & method.fisher_z
+    spreads = ((number >= each) & (number < 2 * each) | tails) & method.log_spreads
     mean = torch.where(correlations, model.look_mean.clamp(-NEAR_ONE, NEAR_ONE), torch.where(spreads, model.look_mean.clamp(min=0.0), model.look_mean))
     return mean, model.look_std.clamp(min=1e-3), correlations, spreads
 

@@ -194,8 +194,8 @@ class PathoSyn(Framework):
         if method.hold and look is not None:
             r = coarse.with_form(self, r, lambda form: appearance.held(self, form, look, batch, parts), batch, x_sub, parts, own=own.spread, shared=shared)
         r = self.from_scaled(diffusion.project(r if bound is None else r.clamp(-bound, bound), parts.support))
-        tails = appearance.tails(self, look, batch.present) if method.hold else None
-        return r if tails is None else coarse.with_tails(self, r, batch, x_sub, parts, tails)
+        sparse = appearance.sparseness(self, look, batch.present) if method.hold else None
+        return r if sparse is None else coarse.with_tails(self, r, batch, x_sub, parts, sparse)
 
     def _sample(
         self, network: nn.Module, shown: Image, support: Mask, noise: Callable[[int], Image], known: Image, bound: Tensor | None, steps: int | None
