@@ -244,3 +244,14 @@ def test_python_and_command_line_give_the_same_bytes(
     assert folders == [tmp_path / "python" / f"phantom_000-r0{k}" for k in (0, 1)]
     assert contents(tmp_path / "cli") == contents(tmp_path / "python")
     assert pathosyn.heal(subject, tmp_path / "healed", pathosyn.load(weights)) == tmp_path / "healed" / "phantom_000-healed"
+
+
+@pytest.mark.parametrize("flag", ["--version", "--help"])
+def test_a_reader_that_has_seen_enough_gets_no_traceback(flag: str) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", "from pathosyn.cli import main; raise SystemExit(main())", flag], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        told = process.stderr.read()
+    assert (process.returncode, told) == (1, "")

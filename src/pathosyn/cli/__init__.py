@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -47,8 +48,17 @@ def usage() -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command line; returns 0 done, 1 our own failure, 2 bad input, 130 interrupted."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    """Run a command line; returns 0 done, 1 our own failure (or a reader of our output that has gone), 2 bad input, 130 interrupted."""
+    try:
+        code = _main(list(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # `| head` has seen enough; nor is the interpreter's own last flush to complain
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILURE
+
+
+def _main(arguments: list[str]) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a file's name may hold what the terminal cannot show
@@ -92,7 +102,7 @@ def _guarded(name: str, arguments: list[str]) -> int:
         print(f"pathosyn {name}: interrupted; the same command again goes on where it stopped", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
-        return FAILURE
+        raise
     except UnicodeEncodeError as error:
         expected, remedy = "names that every system can read", "rename the file or folder"
         print(f"pathosyn {name}: {refuse(ascii(error.object), found='a name that is not UTF-8', expected=expected, remedy=remedy)}", file=sys.stderr)
