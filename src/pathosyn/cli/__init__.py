@@ -101,8 +101,6 @@ def _guarded(name: str, arguments: list[str]) -> int:
     except KeyboardInterrupt:
         print(f"pathosyn {name}: interrupted; the same command again goes on where it stopped", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:
-        raise
     except UnicodeEncodeError as error:
         expected, remedy = "names that every system can read", "rename the file or folder"
         print(f"pathosyn {name}: {refuse(ascii(error.object), found='a name that is not UTF-8', expected=expected, remedy=remedy)}", file=sys.stderr)

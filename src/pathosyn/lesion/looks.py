@@ -129,8 +129,9 @@ def _stretch(looks: Tensor, told: Tensor, known: Tensor, rows: Tensor) -> Tensor
 
 
 def natural(model: PathoSyn, look: Tensor) -> Tensor:
-    """Looks (n, K) as they are averaged and varied, 0 and of unit slope at the mean: correlations as Fisher's z, standard deviations as logarithms. Left as
-    they are, a mean loses what is near 1, or many times the usual, and a draw goes beyond what can be. Unchanged where the method says so."""
+    """Looks (n, K) as they are averaged and varied, 0 and of unit slope at the mean: correlations as Fisher's z, standard deviations and how sparse detail is
+    as logarithms. Left as they are, a mean loses what is near 1, or many times the usual, and a draw goes beyond what can be. Unchanged where the method says
+    so."""
     mean, std, correlations, spreads = _kinds(model)
     there = look * std + mean
     z = (there.clamp(-NEAR_ONE, NEAR_ONE).atanh() - mean.atanh()) * (1.0 - mean.square())
@@ -149,8 +150,8 @@ def plain(model: PathoSyn, look: Tensor) -> Tensor:
 
 
 def _kinds(model: PathoSyn) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Mean and spread of the looks, (K,), and which of them are correlations and standard deviations, as far as the method changes these. A mean is held
-    where its kind can be."""
+    """Mean and spread of the looks, (K,), and which of them are correlations and which go as standard deviations do, as far as the method changes
+    these. A mean is held where its kind can be."""
     contrasts, method = len(model.config.contrasts), model.config.method
     each = (2 if model.rough else 1) * contrasts
     number = torch.arange(len(model.look_mean), device=model.look_mean.device)
