@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathosyn.protocol import Method
 
 FORMAT = "pathosyn-weights"
-VERSION = "14"
+VERSION = "15"
 _TWELFTH: dict[str, Any] = {"tails": False}
 _ELEVENTH = _TWELFTH | {"rough_of": "cells"}
 _TENTH = _ELEVENTH | {"log_spreads": False}
@@ -43,6 +43,7 @@ BEFORE: dict[str, dict[str, Any]] = {
     "10": _TENTH,
     "11": _ELEVENTH,
     "12": _TWELFTH,
+    "14": {},
 }
 """Older formats that are still read: what their methods did, in the fields that they did not have."""
 CRITIC = "critic."
@@ -115,6 +116,7 @@ def load(weights: str | Path, *, device: str = "cpu", backend: Backend = "torch"
 
     from pathosyn import backends
     from pathosyn.data.nifti import file_sha256
+    from pathosyn.lesion.surroundings import widened
     from pathosyn.methods import build
 
     backends.check(backend, device)
@@ -124,7 +126,7 @@ def load(weights: str | Path, *, device: str = "cpu", backend: Backend = "torch"
     try:
         method = build(config)
         method.critic = None
-        method.load_state_dict(tensors)
+        method.load_state_dict(widened(tensors, len(config.contrasts)))  # of format 14 and before
     except (ValueError, RuntimeError) as error:
         raise _misfit(path, error) from None
     if bad := [name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())]:

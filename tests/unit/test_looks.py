@@ -76,7 +76,7 @@ def draws(method: PathoSyn, areas: Sequence[float], present: Tensor = BOTH, coun
 
 
 def test_nothing_remembered_is_nothing_told(method: PathoSyn, batch_of: Batches) -> None:
-    assert looks.drawn(method, torch.tensor([50.0]), BOTH, None, rng.generator(0)) is None and method.look(batch_of(), 0) is None
+    assert looks.drawn(method, torch.tensor([50.0]), BOTH, None, rng.generator(0)) is None and method.look(batch_of(), batch_of().x_ph, 0) is None
     assert method.synthesize(batch_of(), controls=Controls(), steps=2).r.isfinite().all()
 
 
@@ -122,7 +122,7 @@ def test_the_smoothed_bootstrap_keeps_the_spread(smooth: float, method: PathoSyn
 def test_a_draw_is_keyed_by_seed_and_subject(method: PathoSyn, batch_of: Batches) -> None:
     remembering(method, [(i, 40 + i, (1, 1), float(i)) for i in range(20)])
     batch = replace(batch_of(), subject=["a", "a", "b"], m=batch_of().m[:1].expand(3, -1, -1, -1))
-    one, again, other = (method.look(batch, seed) for seed in (0, 0, 1))
+    one, again, other = (method.look(batch, batch.x_ph, seed) for seed in (0, 0, 1))
     assert one is not None and again is not None and other is not None
     assert torch.equal(one, again) and torch.equal(one[0], one[1]) and not torch.equal(one[0], one[2]) and not torch.equal(one, other)
 
@@ -134,7 +134,7 @@ def test_a_lesions_end_looks_like_the_end_of_a_lesion_as_large(method: PathoSyn,
     area = float(batch.m[0].sum())
     remembering(method, [(0, 8 * area, (1, 1), 3.0), (0, area, (1, 1), 1.0), (1, area, (1, 1), -1.0)])
     for largest, sign in ((None, -1.0), (torch.full((3,), 8 * area), 1.0)):
-        made = [method.look(replace(batch, largest=largest), seed) for seed in range(50)]
+        made = [method.look(replace(batch, largest=largest), batch.x_ph, seed) for seed in range(50)]
         found = [float(look[0, 0]) for look in made if look is not None]
         assert len(found) == 50 and np.median(found) == pytest.approx(sign, abs=0.01), "and its slice of that area, not its largest"
 
@@ -146,7 +146,7 @@ def test_weights_from_before_it_go_on_with_it(make_method: Maker, batch_of: Batc
     new = beginning(
         Config(contrasts=old.config.contrasts, networks=old.config.networks, method=replace(default(), hold=False)), tmp_path / "old.safetensors"
     ).eval()
-    assert new.looking and not old.looking and new.look(batch_of(), 0) is None
+    assert new.looking and not old.looking and new.look(batch_of(), batch_of().x_ph, 0) is None
     batch = batch_of()
     noise = [rng.normal([rng.generator(k)] * 3, (2, 32, 32)) for k in range(4)]
     drawn = [each.draw_form(batch, batch.x_ph, lambda k: noise[k % 4], look=look, steps=2) for each, look in ((old, None), (new, torch.ones(3, K)))]
