@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 FORMAT = "pathosyn-weights"
 VERSION = "15"
-_TWELFTH: dict[str, Any] = {"tails": False}
+_FOURTEENTH: dict[str, Any] = {"skew": False}
+_TWELFTH = _FOURTEENTH | {"tails": False}
 _ELEVENTH = _TWELFTH | {"rough_of": "cells"}
 _TENTH = _ELEVENTH | {"log_spreads": False}
 _NINTH = _TENTH | {"shared_grain": False, "shared": 0.0, "fisher_z": False}
@@ -43,7 +44,7 @@ BEFORE: dict[str, dict[str, Any]] = {
     "10": _TENTH,
     "11": _ELEVENTH,
     "12": _TWELFTH,
-    "14": {},
+    "14": _FOURTEENTH,
 }
 """Older formats that are still read: what their methods did, in the fields that they did not have."""
 CRITIC = "critic."
@@ -116,7 +117,7 @@ def load(weights: str | Path, *, device: str = "cpu", backend: Backend = "torch"
 
     from pathosyn import backends
     from pathosyn.data.nifti import file_sha256
-    from pathosyn.lesion.surroundings import widened
+    from pathosyn.lesion import looks, surroundings
     from pathosyn.methods import build
 
     backends.check(backend, device)
@@ -126,7 +127,8 @@ def load(weights: str | Path, *, device: str = "cpu", backend: Backend = "torch"
     try:
         method = build(config)
         method.critic = None
-        method.load_state_dict(widened(tensors, len(config.contrasts)))  # of format 14 and before
+        tensors = looks.widened(surroundings.widened(tensors, len(config.contrasts)))  # of format 14 and before
+        method.load_state_dict(tensors)
     except (ValueError, RuntimeError) as error:
         raise _misfit(path, error) from None
     if bad := [name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())]:

@@ -115,6 +115,8 @@ class Method:
     hold: bool = True
     """The drawn form is moved to the appearance that was asked for (`appearance.held`): told, the network comes near it, not to it. And so is
     what the last call makes of the form (`coarse.with_form`)."""
+    skew: bool = True
+    """With `hold`, the third moments of the form's cells, too: what enhances is a small bright part of a lesion (`moments.skewed`)."""
     gather: bool = True
     """Before that the means of the drawn form are smoothed within their regions (`gathering.gathered`): left alone, a large lesion is mottled."""
     shared_grain: bool = True
@@ -234,6 +236,7 @@ def paper() -> Method:
         appearance=False,
         attune=False,
         hold=False,
+        skew=False,
         gather=False,
         stop_at_fluid=False,
         fisher_z=False,

@@ -20,6 +20,7 @@ FREE = (
     "context",
     "coarse",
     "hold",
+    "skew",
     "gather",
     "stop_at_fluid",
     "level",

@@ -33,7 +33,7 @@ def method(uneven: PathoSyn) -> PathoSyn:
 
 
 def test_remembered_are_the_training_lesions_in_units_of_their_spread(make_method: Maker, batch_of: Batches, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(looks, "_stretch", lambda *_: 1.0)  # has a test of its own
+    monkeypatch.setattr(looks, "_stretch", lambda *_: torch.ones(K))  # has a test of its own
     method, batch = make_method(default(), attune=False, fisher_z=False, log_spreads=False), batch_of(8, present=[[1, 1]] * 6 + [[1, 0]] * 2)
     monkeypatch.setattr(method.sub, "forward", lambda *_: batch.x_ph)
     batch = replace(batch, subject=["a", "a", "b", "b", "b", "c", "d", "d"])
@@ -117,6 +117,29 @@ def test_the_smoothed_bootstrap_keeps_the_spread(smooth: float, method: PathoSyn
     assert made[:, 0].std(dim=0).sub(1).abs().max() < 0.08
     assert torch.equal(made[:, 0], made[:, 1]), "moved by the same in all windows"
     assert len(made[:, 0, 0].unique()) == 1000, "no training lesion is taken as it is"
+
+
+def test_nothing_is_asked_that_hardly_any_training_lesion_has(method: PathoSyn, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However far the bootstrap moves what is remembered; weights from before know no such bounds."""
+    monkeypatch.setattr(looks, "SMOOTH", 1.0)
+    remembering(method, [(i, 100, (1, 1), float(v)) for i, v in enumerate(np.linspace(-2.0, 2.0, 50))])
+    free = draws(method, [100.0])[:, 0, AS_THEY_ARE]
+    assert float(free.max()) > 2.0 and float(free.min()) < -2.0
+    method.look_range[0], method.look_range[1] = -1.5, 0.5
+    bound = draws(method, [100.0])[:, 0, AS_THEY_ARE]
+    assert torch.allclose(bound, free.clamp(-1.5, 0.5), atol=1e-6)
+    old = {"looks": torch.zeros(3, 5)}
+    assert looks.widened(looks.widened(old))["look_range"].tolist() == [[-1e6] * 5, [1e6] * 5] and looks.widened({}) == {}
+
+
+def test_the_range_is_that_of_the_training_lesions_that_have_the_contrast(method: PathoSyn, batch_of: Batches, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = replace(batch_of(8, present=[[1, 1]] * 4 + [[1, 0]] * 4), subject=list("aabbccdd"))
+    monkeypatch.setattr(method.sub, "forward", lambda *_: batch.x_ph)
+    method.begin("structure", [batch])
+    found = looks.measured(method, [batch])
+    plain = ((found.raw - method.look_mean) / method.look_std.clamp(min=1e-3)).numpy()
+    for number, rows in ((0, 8), (1, 4)):  # the means of the first and the second contrast
+        assert np.allclose(method.look_range[:, number], np.quantile(plain[:rows, number], looks.RANGE), atol=1e-4)
 
 
 def test_a_draw_is_keyed_by_seed_and_subject(method: PathoSyn, batch_of: Batches) -> None:

@@ -228,7 +228,7 @@ def test_remembered_is_what_the_surroundings_leave_open(method: PathoSyn, batch_
     batch = replace(batch_of(8), subject=list("aabbccdd"))
     monkeypatch.setattr(method.sub, "forward", lambda *_: batch.x_ph)
     monkeypatch.setattr(surroundings, "LEAST", 1)
-    monkeypatch.setattr(looks, "_stretch", lambda *_: 1.0)
+    monkeypatch.setattr(looks, "_stretch", lambda *_: torch.ones(K))
     method.begin("structure", [batch])
     whole = unseen[0] + surroundings.left(method, looks.pixels(batch)) * method.looks[:8]
     plain = PathoSyn(replace(method.config, method=replace(method.config.method, attune=False)))

@@ -178,9 +178,15 @@ def held(model: PathoSyn, form: Image, look: Tensor, batch: LesionBatch, parts: 
 def _held(model: PathoSyn, form: Image, look: Tensor, batch: LesionBatch, parts: Parts) -> Image:
     contrasts, told = len(model.config.contrasts), look.isfinite().all(dim=1)
     is_there = batch.present.to(form.device)
-    now = _moments(_raw(model, form, batch, parts), contrasts, is_there)
-    asked = _moments(of_form(model, look.nan_to_num(0.0) * model.look_std + model.look_mean), contrasts, is_there)
     share = coarse.lesion_share(model, batch, parts).float() * told[:, None, None, None]
+    wanted = of_form(model, look.nan_to_num(0.0) * model.look_std + model.look_mean)
+    if model.config.method.skew:
+        start = (4 if model.rough else 2) * contrasts
+        means, third = form[:, :contrasts], wanted[:, start : start + contrasts] ** 3
+        bent = moments.skewed(means, coarse.lesion_share(model, batch, parts).float(), third)
+        form = torch.cat([means + share * is_there[:, :, None, None] * (bent - means), form[:, contrasts:]], dim=1)
+    now = _moments(_raw(model, form, batch, parts), contrasts, is_there)
+    asked = _moments(wanted, contrasts, is_there)
     groups = [(slice(0, contrasts), moments.transport(now[1], asked[1]))]
     if model.rough:
         rough = slice(contrasts, 2 * contrasts)

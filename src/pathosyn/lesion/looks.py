@@ -31,6 +31,10 @@ FLOOR = 0.25
 """Is added to a standard deviation before its logarithm is taken, in units of its spread over the training lesions."""
 FARTHEST = 3.0
 """No logarithm lies further from the usual, in units of its spread: a lesion of one cell has no standard deviation, and would outweigh all others."""
+RANGE = (0.01, 0.99)
+"""Quantiles over the training lesions between which what is asked is held: one lesion beyond all others is known by that."""
+UNBOUND = 1e6
+"""Units of spread: as good as no bound."""
 SMOOTH = 0.25
 """Bandwidth of the smoothed bootstrap, in units of the spread over the training lesions."""
 
@@ -39,6 +43,7 @@ def register(model: PathoSyn, contrasts: int) -> None:
     """The model's buffers for all this, still empty."""
     model.register_buffer("looks", torch.zeros(ROWS, len(model.look_mean)))
     model.register_buffer("looks_of", torch.zeros(ROWS, 2 + contrasts))
+    model.register_buffer("look_range", torch.tensor([[-UNBOUND], [UNBOUND]]).repeat(1, len(model.look_mean)))
     if attuned(model):
         surroundings.register(model, contrasts, len(model.look_mean))
 
@@ -107,17 +112,27 @@ def remember(model: PathoSyn, batches: Iterable[LesionBatch]) -> dict[str, Any]:
         model.look_std.copy_(torch.where(new, std, model.look_std))
         learned = {"look_mean": model.look_mean.tolist(), "look_std": model.look_std.tolist()}
     looks, areas = in_units(model, found), found.rows[:, 1]
+    plainly = torch.where(found.known > 0, (found.raw - model.look_mean) / model.look_std.clamp(min=1e-3), torch.nan)
+    model.look_range.copy_(plainly.nanquantile(torch.tensor(RANGE, device=looks.device), dim=0).nan_to_num(0.0))
     told, unit = torch.zeros_like(looks), torch.ones_like(looks)
     if attuned(model):
         told = surroundings.learn(model, found.around, looks, found.known, found.rows[:, 0], areas)
         unit = surroundings.left(model, areas)
     _, _, correlations, spreads = _kinds(model)
-    # Not the means: as far as they follow the scan they would leave it.
-    stretch = torch.where(correlations | spreads, _stretch(looks, told, found.known, found.rows), 1.0)
+    stretch = _stretch(looks, told, found.known, found.rows)
+    # No others: as far as they follow the scan they would leave it.
+    stretch = torch.where(correlations | spreads, stretch, stretch.clamp(max=1.0))
     for buffer, values in ((model.looks, (looks - told) / unit * found.known * stretch), (model.looks_of, found.rows)):
         buffer.zero_()
         buffer[: len(values)] = values
     return learned
+
+
+def widened(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of weights that knew no range, with one that bounds nothing."""
+    if "looks" not in tensors or "look_range" in tensors:
+        return tensors
+    return tensors | {"look_range": torch.tensor([[-UNBOUND], [UNBOUND]]).repeat(1, tensors["looks"].shape[1])}
 
 
 def in_units(model: PathoSyn, found: Measured) -> Tensor:
@@ -207,4 +222,5 @@ def drawn(model: PathoSyn, areas: Tensor, present: Flags, around: Tensor | None,
     if attuned(model) and around is not None:
         beside, sizes = around[None].expand(len(areas), -1).to(model.looks.device), log_size.exp().to(model.looks.device)
         moved = moved * surroundings.left(model, sizes).cpu() + surroundings.told(model, beside, sizes).cpu()
-    return plain(model, moved.to(model.looks.device)) * appearance.known(model, present[None]).to(model.looks.device)
+    held = plain(model, moved.to(model.looks.device)).clamp(model.look_range[0], model.look_range[1])
+    return held * appearance.known(model, present[None]).to(model.looks.device)

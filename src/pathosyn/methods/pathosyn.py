@@ -39,6 +39,7 @@ class PathoSyn(Framework):
     look_around_std: Tensor
     look_map: Tensor
     look_left: Tensor
+    look_range: Tensor
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
