@@ -136,12 +136,7 @@ def drawn(methods: dict[str, PathoSyn], repeats: int) -> dict[str, float]:
     def field(k: int) -> Tensor:
         return noise.setdefault(k, torch.randn_like(batch.x))
 
-    return alternated({name: lambda m=method: _drawn(m, batch, field) for name, method in methods.items()}, repeats)
-
-
-def _drawn(method: PathoSyn, batch: LesionBatch, field: Callable[[int], Tensor]) -> Tensor:
-    f = method.fill(batch)
-    return method.draw(batch, f, field, look=method.look(batch, f, 0))
+    return alternated({name: lambda m=method: m.draw(batch, m.fill(batch), field, look=m.look(batch, 0)) for name, method in methods.items()}, repeats)
 
 
 def loaded(weights: str) -> dict[str, PathoSyn]:

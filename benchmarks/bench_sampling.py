@@ -80,7 +80,7 @@ def draw(method: PathoSyn, batch: LesionBatch) -> Image:
     parts = method.parts(batch)
     x_sub = method.substrate(batch.x, parts.support, parts.known)
     noise = torch.randn(batch.x.shape, generator=torch.Generator().manual_seed(0))
-    return method.draw(batch, x_sub, lambda _: noise, look=method.look(batch, x_sub, 0))
+    return method.draw(batch, x_sub, lambda _: noise, look=method.look(batch, 0))
 
 
 def calls(method: PathoSyn, batch: LesionBatch, few: int) -> Callable[[], object]:

@@ -65,6 +65,7 @@ CHANGES: dict[str, Change] = {
     "real forms alone": Change({"drawn_forms": 0.0}),
     "shared detail not asked": Change({"shared_grain": False, "shared": 0.0}),
     "tails not asked": Change({"tails": False}),
+    "third moments not held": Change({"skew": False}),
     "roughness of cells": Change({"rough_of": "cells"}),
     "roughness of cells, tails not asked": Change({"rough_of": "cells", "tails": False}),
     "last call by Eqs. 9, 13": Change({"patches": 0.0}, {"sharpen_share": 0.0}),

@@ -51,7 +51,7 @@ def variants(loaded: Loaded, batch: LesionBatch) -> dict[str, np.ndarray]:
     """Composed windows (B, C, H, W) by variant."""
     method, contrasts = loaded.method, len(loaded.config.contrasts)
     parts, f, noise, real = judging.with_real_form(method, batch)
-    look = method.look(batch, f, 0)
+    look = method.look(batch, 0)
     own = appearance.measure(method, real, batch, parts) if method.looking else None
     drawn = method.draw_form(batch, f, noise, look=look)
     forms = {

@@ -117,7 +117,6 @@ def load(weights: str | Path, *, device: str = "cpu", backend: Backend = "torch"
 
     from pathosyn import backends
     from pathosyn.data.nifti import file_sha256
-    from pathosyn.lesion import looks, surroundings
     from pathosyn.methods import build
 
     backends.check(backend, device)
@@ -127,7 +126,6 @@ def load(weights: str | Path, *, device: str = "cpu", backend: Backend = "torch"
     try:
         method = build(config)
         method.critic = None
-        tensors = looks.widened(surroundings.widened(tensors, len(config.contrasts)))  # of format 14 and before
         method.load_state_dict(tensors)
     except (ValueError, RuntimeError) as error:
         raise _misfit(path, error) from None

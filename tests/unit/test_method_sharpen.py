@@ -253,7 +253,7 @@ def test_the_last_call_is_told_what_the_contrasts_share(make_method: Maker, batc
     assert 0.05 < float(apart.std()) < 0.2 and apart.abs().max() < 0.5
     told.clear()
     method.synthesize(batch, controls=Controls(seed=1), steps=2)
-    look = method.look(batch, batch.x_ph, 1)
+    look = method.look(batch, 1)
     assert look is not None and told[0] is not None and torch.allclose(told[0], appearance.shared(method, look, batch.present), atol=1e-6)
     method.last_call(batch, x_sub, torch.zeros(3, 4, 8, 8), lambda _: torch.zeros_like(batch.x))
     assert told[1] is None

@@ -8,7 +8,6 @@ Pure functions of a model and a batch's fields, as `appearance` is.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -31,21 +30,18 @@ FLOOR = 0.25
 """Is added to a standard deviation before its logarithm is taken, in units of its spread over the training lesions."""
 FARTHEST = 3.0
 """No logarithm lies further from the usual, in units of its spread: a lesion of one cell has no standard deviation, and would outweigh all others."""
-RANGE = (0.01, 0.99)
-"""Quantiles over the training lesions between which what is asked is held: one lesion beyond all others is known by that."""
-UNBOUND = 1e6
-"""Units of spread: as good as no bound."""
 SMOOTH = 0.25
 """Bandwidth of the smoothed bootstrap, in units of the spread over the training lesions."""
 
 
 def register(model: PathoSyn, contrasts: int) -> None:
     """The model's buffers for all this, still empty."""
-    model.register_buffer("looks", torch.zeros(ROWS, len(model.look_mean)))
-    model.register_buffer("looks_of", torch.zeros(ROWS, 2 + contrasts))
-    model.register_buffer("look_range", torch.tensor([[-UNBOUND], [UNBOUND]]).repeat(1, len(model.look_mean)))
+    numbers, around = len(model.look_mean), surroundings.count(contrasts)
+    shapes: dict[str, tuple[int, ...]] = {"looks": (ROWS, numbers), "looks_of": (ROWS, 2 + contrasts)}
     if attuned(model):
-        surroundings.register(model, contrasts, len(model.look_mean))
+        shapes |= {"look_around_mean": (around,), "look_around_std": (around,), "look_map": (1 + around, numbers)}
+    for name, shape in shapes.items():
+        model.register_buffer(name, torch.zeros(shape))
 
 
 def attuned(model: PathoSyn) -> bool:
@@ -65,79 +61,49 @@ def pixels(batch: LesionBatch) -> Tensor:
     return (batch.m > 0).sum(dim=(1, 2, 3)).to(batch.x.device)
 
 
-@dataclass(frozen=True)
-class Measured:
-    """The lesions of n windows: their looks in the numbers' own units (n, K), which of them are known (n, K), what is around them (n, N; `surroundings`), and
-    (n, 2 + C) the number of their subject, their pixels, and which contrasts are there."""
-
-    raw: Tensor
-    known: Tensor
-    around: Tensor
-    rows: Tensor
-
-
 @torch.no_grad()
-def measured(model: PathoSyn, batches: Iterable[LesionBatch]) -> Measured:
-    """All windows that show any lesion, at most `ROWS`."""
-    raw: list[Tensor] = []
+def remember(model: PathoSyn, batches: Iterable[LesionBatch]) -> dict[str, Any]:
+    """Measure the appearance of at most `ROWS` training windows into the model's `looks`; their units, too, where they are not known yet. Where the method
+    attunes, what the surroundings tell is learned, and `looks` holds what they leave open. Correlations, standard
+    deviations and tails are stretched (`_stretch`)."""
+    found: list[Tensor] = []
+    origin: list[Tensor] = []
     around: list[Tensor] = []
-    rows: list[Tensor] = []
     number: dict[str, int] = {}
     for batch in batches:
         parts = model.parts(batch)
         x_sub = model.substrate(batch.x, parts.support, parts.known) if batch.x_sub is None else batch.x_sub
         form, _ = coarse.form(model, model.to_scaled(decomposition.deviation(batch.x, x_sub, parts.support * parts.known)), batch, x_sub, parts)
+        found.append(appearance.raw(model, form, batch, parts))
+        around.append(surroundings.numbers(batch.x, parts.support, batch.present))
         subject = torch.tensor([number.setdefault(name, len(number)) for name in batch.subject], device=batch.x.device)
-        lesion = pixels(batch) > 0  # a window of the end of a feather shows none
-        raw.append(appearance.raw(model, form, batch, parts)[lesion])
-        around.append(surroundings.numbers(batch.x, x_sub, batch.m, parts.support, batch.present)[lesion])
-        rows.append(torch.cat([subject[:, None], pixels(batch)[:, None], batch.present], dim=1).float()[lesion])
-    found, beside, of = (torch.cat(part)[:ROWS] for part in (raw, around, rows))
-    return Measured(found, appearance.known(model, of[:, 2:] > 0), beside, of)
-
-
-@torch.no_grad()
-def remember(model: PathoSyn, batches: Iterable[LesionBatch]) -> dict[str, Any]:
-    """Measure the appearance of at most `ROWS` training windows into the model's `looks`; their units, too, where they are not known yet. Where the method
-    attunes, what the surroundings tell is learned, and `looks` holds what they leave open, in units of its spread at that size. Correlations, standard
-    deviations and tails are stretched (`_stretch`)."""
-    found = measured(model, batches)
+        origin.append(torch.cat([subject[:, None], pixels(batch)[:, None], batch.present], dim=1).float())
+    raw, rows, beside = (torch.cat(part) for part in (found, origin, around))
+    lesion = rows[:, 1] > 0  # a window of the end of a feather shows none
+    raw, rows, beside = (part[lesion][:ROWS] for part in (raw, rows, beside))
+    known = appearance.known(model, rows[:, 2:] > 0)
     learned = {}
     new = model.look_std == 0  # a training that goes on may know some of them
     if bool(new.any()):
-        total = found.known.sum(dim=0).clamp(min=1.0)
-        mean = (found.raw * found.known).sum(dim=0) / total
-        std = ((found.raw - mean).square() * found.known).sum(dim=0).div(total).sqrt()
+        total = known.sum(dim=0).clamp(min=1.0)
+        mean = (raw * known).sum(dim=0) / total
+        std = ((raw - mean).square() * known).sum(dim=0).div(total).sqrt()
         model.look_mean.copy_(torch.where(new, mean, model.look_mean))
         model.look_std.copy_(torch.where(new, std, model.look_std))
         learned = {"look_mean": model.look_mean.tolist(), "look_std": model.look_std.tolist()}
-    looks, areas = in_units(model, found), found.rows[:, 1]
-    plainly = torch.where(found.known > 0, (found.raw - model.look_mean) / model.look_std.clamp(min=1e-3), torch.nan)
-    model.look_range.copy_(plainly.nanquantile(torch.tensor(RANGE, device=looks.device), dim=0).nan_to_num(0.0))
-    told, unit = torch.zeros_like(looks), torch.ones_like(looks)
+    model.looks.zero_()
+    model.looks_of.zero_()
+    looks = natural(model, (raw - model.look_mean) / model.look_std.clamp(min=1e-3)) * known
+    told = torch.zeros_like(looks)
     if attuned(model):
-        told = surroundings.learn(model, found.around, looks, found.known, found.rows[:, 0], areas)
-        unit = surroundings.left(model, areas)
+        surroundings.learn(model, beside, looks, known, rows[:, 0])
+        told = surroundings.told(model, beside)
     _, _, correlations, spreads = _kinds(model)
-    stretch = _stretch(looks, told, found.known, found.rows)
-    # No others: as far as they follow the scan they would leave it.
-    stretch = torch.where(correlations | spreads, stretch, stretch.clamp(max=1.0))
-    for buffer, values in ((model.looks, (looks - told) / unit * found.known * stretch), (model.looks_of, found.rows)):
-        buffer.zero_()
-        buffer[: len(values)] = values
+    # Not the means: as far as they follow the scan they would leave it.
+    stretch = torch.where(correlations | spreads, _stretch(looks, told, known, rows), 1.0)
+    model.looks[: len(raw)] = (looks - told) * known * stretch
+    model.looks_of[: len(rows)] = rows
     return learned
-
-
-def widened(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors of weights that knew no range, with one that bounds nothing."""
-    if "looks" not in tensors or "look_range" in tensors:
-        return tensors
-    return tensors | {"look_range": torch.tensor([[-UNBOUND], [UNBOUND]]).repeat(1, tensors["looks"].shape[1])}
-
-
-def in_units(model: PathoSyn, found: Measured) -> Tensor:
-    """(n, K): what was measured, in units of the training lesions, as it is averaged and varied (`natural`); 0 where it is not known."""
-    return natural(model, (found.raw - model.look_mean) / model.look_std.clamp(min=1e-3)) * found.known
 
 
 def _stretch(looks: Tensor, told: Tensor, known: Tensor, rows: Tensor) -> Tensor:
@@ -210,17 +176,15 @@ def drawn(model: PathoSyn, areas: Tensor, present: Flags, around: Tensor | None,
     there = present.cpu().float()
     lacking = (there - of[:, 2:]).clamp(min=0).sum(dim=1)
     looks, of = looks[lacking == lacking.min()], of[lacking == lacking.min()]
-    log_size, log_area = areas.cpu().float().clamp(min=1.0).log(), of[:, 1].log()
+    areas, log_area = areas.cpu().float().clamp(min=1.0).log(), of[:, 1].log()
     subjects, place = of[:, 0].unique(return_inverse=True)
     largest = torch.zeros(len(subjects)).scatter_reduce(0, place, log_area, "amax", include_self=False)
     # A Gumbel variate for each subject of the training: windows of one scan that are drawn apart then mostly take the same.
     gumbel = -(-torch.rand(int(of[:, 0].max()) + 1, generator=stream, dtype=torch.float64).clamp(min=1e-12).log()).log()
-    score = -0.5 * ((log_size.max() - largest) / NEAR_LARGEST) ** 2 + gumbel[subjects.long()]
+    score = -0.5 * ((areas.max() - largest) / NEAR_LARGEST) ** 2 + gumbel[subjects.long()]
     mine = of[:, 0] == subjects[score.argmax()]
-    weight = (-0.5 * ((log_size[:, None] - log_area[mine][None]) / NEAR_SLICE) ** 2).softmax(dim=1)
+    weight = (-0.5 * ((areas[:, None] - log_area[mine][None]) / NEAR_SLICE) ** 2).softmax(dim=1)
     moved = (weight @ looks[mine] + SMOOTH * looks.std(dim=0, correction=0) * torch.randn(looks.shape[1], generator=stream)) / (1.0 + SMOOTH**2) ** 0.5
     if attuned(model) and around is not None:
-        beside, sizes = around[None].expand(len(areas), -1).to(model.looks.device), log_size.exp().to(model.looks.device)
-        moved = moved * surroundings.left(model, sizes).cpu() + surroundings.told(model, beside, sizes).cpu()
-    held = plain(model, moved.to(model.looks.device)).clamp(model.look_range[0], model.look_range[1])
-    return held * appearance.known(model, present[None]).to(model.looks.device)
+        moved = moved + surroundings.told(model, around[None].to(model.looks.device)).cpu()
+    return plain(model, moved.to(model.looks.device)) * appearance.known(model, present[None]).to(model.looks.device)

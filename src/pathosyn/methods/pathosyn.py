@@ -38,8 +38,6 @@ class PathoSyn(Framework):
     look_around_mean: Tensor
     look_around_std: Tensor
     look_map: Tensor
-    look_left: Tensor
-    look_range: Tensor
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
@@ -217,13 +215,13 @@ class PathoSyn(Framework):
     def _times(self, steps: int | None) -> Sequence[int]:
         return diffusion.sampling_times(self.schedule.T, steps or self.config.method.steps, spacing=self.config.method.spacing)
 
-    def look(self, batch: LesionBatch, x_sub: Image, seed: int) -> Tensor | None:
+    def look(self, batch: LesionBatch, seed: int) -> Tensor | None:
         """What the lesions of windows that are drawn one by one are to look like, (B, K), keyed by (seed, subject); None where the method does not ask."""
         if not self.looking:
             return None
         keys = [rng.generator(seed, subject, "appearance") for subject in batch.subject]
         areas, attuned = looks.pixels(batch), looks.attuned(self)
-        around = surroundings.numbers(batch.x, x_sub, batch.m, self.parts(batch).support, batch.present) if attuned else [None] * len(batch)
+        around = surroundings.numbers(batch.x, self.parts(batch).support, batch.present) if attuned else [None] * len(batch)
         # The second row is the subject's largest window: whose looks are drawn depends on the whole lesion's size, not on that of its end.
         sizes = torch.stack([areas, areas if batch.largest is None else batch.largest.to(areas)], dim=1)
         rows = [looks.drawn(self, sizes[b], batch.present[b], around[b], key) for b, key in enumerate(keys)]
@@ -236,6 +234,6 @@ class PathoSyn(Framework):
         parts = self.parts(batch)
         x_sub = self.substrate(batch.x, parts.support, parts.known)
         streams, shape = self.streams(batch, controls.seed), tuple(batch.x.shape[1:])
-        look = self.look(batch, x_sub, controls.seed)
+        look = self.look(batch, controls.seed)
         r = self.draw(batch, x_sub, lambda _: rng.normal(streams, shape).to(batch.x.device), look=look, steps=steps)
         return self.composed(batch, x_sub, r, controls)

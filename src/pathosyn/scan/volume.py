@@ -67,7 +67,7 @@ def deviation(
 ) -> Field:
     """A drawn deviation, (Z, C, H, W), exactly 0 outside D. `noise(k)` is the k-th noise field of the volume, as `noise_field` makes it; `key` says which
     of the training's appearances the lesion takes."""
-    looks = _looks(method, target, x_sub, key)
+    looks = _looks(method, target, key)
     drawn = np.zeros(target.x.shape, np.float32)
     fields: dict[int, Field] = {}
 
@@ -107,24 +107,23 @@ def grain(method: PathoSyn, target: Target, x_sub: Field, noise: Callable[[int],
     return made
 
 
-def _looks(method: PathoSyn, target: Target, x_sub: Field, key: Sequence[object]) -> dict[Window, Tensor]:
+def _looks(method: PathoSyn, target: Target, key: Sequence[object]) -> dict[Window, Tensor]:
     """What the lesion looks like in each window: one lesion's looks in all of them. Empty where the method does not ask."""
     if not (method.looking and target.windows):
         return {}
     areas = torch.tensor([int((cut(target.m[w.z], w, mode="zero") > 0).sum()) for w in target.windows])
-    found = looks.drawn(method, areas, torch.from_numpy(target.present), _around(method, target, x_sub), rng.generator(*key, "appearance"))
+    found = looks.drawn(method, areas, torch.from_numpy(target.present), _around(method, target), rng.generator(*key, "appearance"))
     return {} if found is None else dict(zip(target.windows, found, strict=True))
 
 
-def _around(method: PathoSyn, target: Target, x_sub: Field) -> Tensor | None:
+def _around(method: PathoSyn, target: Target) -> Tensor | None:
     """What surrounds the lesion, (N,): the mean over its windows, so that all of them are told the same."""
     if not looks.attuned(method):
         return None
     found = []
     for window in target.windows:
         batch = _batch(target, target.x, [window])
-        f = torch.from_numpy(cut(x_sub[window.z], window)[None])
-        found.append(surroundings.numbers(batch.x, f, batch.m, method.parts(batch).support, batch.present))
+        found.append(surroundings.numbers(batch.x, method.parts(batch).support, batch.present))
     return torch.cat(found).nanmean(dim=0)
 
 

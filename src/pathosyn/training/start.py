@@ -40,7 +40,7 @@ def beginning(config: Config, start_from: Path | None) -> Method:
     if "rough_mean" in known and method.config.method.rough_of != loaded.config.method.rough_of:
         known = _without_roughness(known, len(loaded.config.contrasts))
     if any(getattr(method.config.method, name) != getattr(loaded.config.method, name) for name in ("fisher_z", "log_spreads")):  # measured in another way
-        known = {name: value for name, value in known.items() if not name.startswith(("looks", "look_around", "look_map", "look_left", "look_range"))}
+        known = {name: value for name, value in known.items() if not name.startswith(("looks", "look_around", "look_map"))}
     if loaded.config.method.tails and method.config.method.shared_grain > loaded.config.method.shared_grain:
         known = _without_tails(known, len(loaded.config.contrasts))
     known = {name: grown(value, method.state_dict()[name].shape) for name, value in known.items() if not name.startswith("critic.")}
@@ -51,7 +51,7 @@ def beginning(config: Config, start_from: Path | None) -> Method:
 
 def _without_roughness(known: dict[str, torch.Tensor], contrasts: int) -> dict[str, torch.Tensor]:
     """Without what was measured of roughness and with it; the units of the other looks stay, in which the networks have learned them."""
-    kept = {name: value.clone() for name, value in known.items() if not name.startswith(("rough_", "looks", "look_around", "look_map", "look_left", "look_range"))}
+    kept = {name: value.clone() for name, value in known.items() if not name.startswith(("rough_", "looks", "look_around", "look_map"))}
     for name in ("look_mean", "look_std"):
         if name in kept:
             for start in (contrasts, 3 * contrasts):  # means of both kinds, then standard deviations (`appearance.measure`)
@@ -61,7 +61,7 @@ def _without_roughness(known: dict[str, torch.Tensor], contrasts: int) -> dict[s
 
 def _without_tails(known: dict[str, torch.Tensor], contrasts: int) -> dict[str, torch.Tensor]:
     """Without the last looks, where others now come before them; they are measured again with these."""
-    kept = {name: value for name, value in known.items() if not name.startswith(("looks", "look_around", "look_map", "look_left", "look_range"))}
+    kept = {name: value for name, value in known.items() if not name.startswith(("looks", "look_around", "look_map"))}
     return kept | {name: kept[name][:-contrasts] for name in ("look_mean", "look_std") if name in kept}
 
 
