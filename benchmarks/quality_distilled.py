@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import copy
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +27,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
-from pathosyn import decomposition, diffusion, rng
+from pathosyn import decomposition, rng
 from pathosyn.checkpoint import Loaded, load, save_weights
 from pathosyn.evaluate import realism
 from pathosyn.lesion import appearance, coarse
@@ -41,32 +42,17 @@ LOG_EVERY = 100
 
 def apart(student: PathoSyn, teacher: PathoSyn, batch: LesionBatch, streams: Sequence[torch.Generator]) -> tuple[Tensor, Tensor]:
     """Mean squared differences from the teacher's form, in units of the form, of the student's one call and of the teacher's own."""
-    assert teacher.coarse is not None and student.coarse is not None
-    parts, method = teacher.parts(batch), teacher.config.method
+    parts = teacher.parts(batch)
     x_sub = teacher.given(batch, parts, learns=False)
     with torch.no_grad():
         real, there = coarse.form(teacher, teacher.to_scaled(decomposition.deviation(batch.x, x_sub, parts.support * parts.known)), batch, x_sub, parts)
         look = appearance.taught(appearance.measure(teacher, real, batch, parts), streams) if teacher.looking else None
-        seen, known = teacher.condition_form(batch, x_sub, parts, look), parts.known.repeat(1, real.shape[1] // batch.x.shape[1], 1, 1)
-        noise = rng.normal(streams, tuple(real.shape[1:])) * known
-        bound = teacher.bound()
-        if bound is not None and teacher.rough:
-            bound = torch.cat([bound, torch.full_like(bound, coarse.FARTHEST)], dim=1)
-        times = diffusion.sampling_times(teacher.schedule.T, method.steps, spacing=method.spacing)
-        wanted = diffusion.sample_deviation(
-            lambda r, t: teacher.estimate(teacher.coarse, r, seen, t)[1] * known,  # type: ignore[arg-type]
-            lambda _: noise,
-            there,
-            teacher.schedule,
-            times,
-            solver=method.solver,
-            clamp=bound,
-        )
-    t = torch.full((len(real),), teacher.schedule.T)
+        seen, noise = teacher.condition_form(batch, x_sub, parts, look), rng.normal(streams, tuple(real.shape[1:]))
+        wanted = teacher.sample_form(seen, parts, lambda _: noise)
+    counts = there * parts.known.repeat(1, real.shape[1] // batch.x.shape[1], 1, 1)
 
     def once(model: PathoSyn) -> Tensor:
-        assert model.coarse is not None
-        return masked_mean((model.estimate(model.coarse, noise * there, seen, t)[1] - wanted).square(), there * known)
+        return masked_mean((model.sample_form(seen, parts, lambda _: noise, steps=1) - wanted).square(), counts)
 
     with torch.no_grad():
         untaught = once(teacher)
@@ -85,6 +71,7 @@ def taught(loaded: Loaded, given: argparse.Namespace) -> None:
     optimizer = torch.optim.AdamW(student.coarse.parameters(), lr=given.lr, weight_decay=settings.weight_decay, fused=True)
     average, sums = AveragedModel(student.coarse, multi_avg_fn=averaging(settings.ema)), []
     print("step | one call of the student | untaught", flush=True)
+    begun = time.perf_counter()
     for turn in feed.batches(slices, stage, settings, 0, 0, given.steps, rank=0, world=1):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(turn.step, given.steps, settings)
@@ -98,6 +85,7 @@ def taught(loaded: Loaded, given: argparse.Namespace) -> None:
         if len(sums) == LOG_EVERY:
             print(turn.step + 1, *(f"{value:.4f}" for value in np.mean(sums, axis=0)), sep=" | ", flush=True)
             sums.clear()
+    print(f"{given.steps} steps: {time.perf_counter() - begun:.0f} s", flush=True)
     student.coarse.load_state_dict(average.module.state_dict())
     student.config = replace(student.config, method=replace(student.config.method, steps=1))
     save_weights(given.out, student, replace(loaded.provenance, steps=loaded.provenance.steps + given.steps, parent=loaded.sha256))

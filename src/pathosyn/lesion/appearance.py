@@ -9,7 +9,7 @@ Pure functions of a model and a batch's fields, as `coarse` is.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -167,7 +167,8 @@ def recoloured(model: PathoSyn, form: Image, batch: LesionBatch, parts: Parts, s
 
 def held(model: PathoSyn, form: Image, look: Tensor, batch: LesionBatch, parts: Parts) -> Image:
     """A drawn form moved, on the lesion, to what was asked: by the linear map that brings the mean and the covariance over the contrasts of its cells to those
-    of `look` with the least movement (`moments.transport`), its roughness by contrast; `ROUNDS` times. Windows that were told nothing stay."""
+    of `look` with the least movement (`moments.transport`), before that, with `skew`, nearer to its third moments (`moments.skewed`), its roughness by
+    contrast; `ROUNDS` times. Windows that were told nothing stay."""
     with torch.autocast(form.device.type, enabled=False):
         moved = form.float()
         for _ in range(ROUNDS):
@@ -175,34 +176,45 @@ def held(model: PathoSyn, form: Image, look: Tensor, batch: LesionBatch, parts: 
         return moved.to(form.dtype)
 
 
+class _Moments(NamedTuple):
+    """In the form's own units."""
+
+    mean: Tensor
+    """(B, C), or 2C with roughness."""
+    covariance: Tensor
+    """(B, C, C): of the contrasts' means."""
+    third: Tensor
+    """(B, C): third central moments of the contrasts' means."""
+    rough: Tensor
+    """(B, C): standard deviations of the roughness, where there is one."""
+
+
 def _held(model: PathoSyn, form: Image, look: Tensor, batch: LesionBatch, parts: Parts) -> Image:
     contrasts, told = len(model.config.contrasts), look.isfinite().all(dim=1)
-    is_there = batch.present.to(form.device)
-    share = coarse.lesion_share(model, batch, parts).float() * told[:, None, None, None]
-    wanted = of_form(model, look.nan_to_num(0.0) * model.look_std + model.look_mean)
+    is_there, lesion = batch.present.to(form.device), coarse.lesion_share(model, batch, parts).float()
+    movable = lesion * told[:, None, None, None] * is_there[:, :, None, None]
+    asked = _moments(of_form(model, look.nan_to_num(0.0) * model.look_std + model.look_mean), contrasts, is_there)
+    moved = form.clone()
     if model.config.method.skew:
-        start = (4 if model.rough else 2) * contrasts
-        means, third = form[:, :contrasts], wanted[:, start : start + contrasts] ** 3
-        bent = moments.skewed(means, coarse.lesion_share(model, batch, parts).float(), third)
-        form = torch.cat([means + share * is_there[:, :, None, None] * (bent - means), form[:, contrasts:]], dim=1)
-    now = _moments(_raw(model, form, batch, parts), contrasts, is_there)
-    asked = _moments(wanted, contrasts, is_there)
-    groups = [(slice(0, contrasts), moments.transport(now[1], asked[1]))]
+        means = form[:, :contrasts]
+        moved[:, :contrasts] += movable * (moments.skewed(means, lesion, asked.third) - means)
+    now = _moments(_raw(model, moved, batch, parts), contrasts, is_there)
+    groups = [(slice(0, contrasts), moments.transport(now.covariance, asked.covariance))]
     if model.rough:
         rough = slice(contrasts, 2 * contrasts)
-        groups.append((rough, ((asked[2] + moments.EVEN) / (now[2] + moments.EVEN)).diag_embed()))
-    moved = form.clone()
+        groups.append((rough, ((asked.rough + moments.EVEN) / (now.rough + moments.EVEN)).diag_embed()))
     for channels, matrix in groups:
-        mean, wanted = now[0][:, channels, None, None], asked[0][:, channels, None, None]
+        mean, wanted = now.mean[:, channels, None, None], asked.mean[:, channels, None, None]
         there = torch.einsum("bij,bjhw->bihw", matrix, moved[:, channels] - mean) + wanted
-        moved[:, channels] += share * (there - moved[:, channels]) * is_there[:, :, None, None]
+        moved[:, channels] += movable * (there - moved[:, channels])
     return moved
 
 
-def _moments(raw: Tensor, contrasts: int, present: Flags) -> tuple[Tensor, Tensor, Tensor]:
-    """From numbers in the form's own units: means (B, C or 2C), covariance of the contrasts' means (B, C, C), standard deviations of roughness (B, C)."""
+def _moments(raw: Tensor, contrasts: int, present: Flags) -> _Moments:
+    """Of numbers in the form's own units, as `_raw` lists them."""
     several = (raw.shape[1] - contrasts * (contrasts - 1) // 2) // contrasts // 2 - 1  # 1, or 2 with roughness
-    mean, std = raw[:, : several * contrasts], raw[:, several * contrasts : 2 * several * contrasts].clamp(min=0.0)
-    correlation = moments.matrix(raw[:, 2 * (several + 1) * contrasts :], contrasts)
+    each = [several * contrasts, several * contrasts, contrasts, contrasts]
+    mean, std, third, _, pairs = raw.split([*each, raw.shape[1] - sum(each)], dim=1)
+    std = std.clamp(min=0.0)
     own = std[:, :contrasts] * present
-    return mean, correlation * own[:, :, None] * own[:, None, :], std[:, contrasts:]
+    return _Moments(mean, moments.matrix(pairs, contrasts) * own[:, :, None] * own[:, None, :], third**3, std[:, contrasts:])

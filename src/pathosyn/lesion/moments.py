@@ -78,7 +78,7 @@ def skewed(field: Image, weight: Mask, wanted: Tensor) -> Image:
     slope = 3.0 * (over(apart**4) - variance.square())
     bend = ((wanted[:, :, None, None] - over(apart**3)) / slope.clamp(min=QUIET**2)).clamp(-BEND / spread, BEND / spread)
     limit = spread / (2.0 * BEND)
-    return field + torch.where(variance > QUIET, bend, 0.0) * (apart.clamp(-limit, limit).square() - variance)
+    return field + bend * (apart.clamp(-limit, limit).square() - variance)
 
 
 def _power(symmetric: Tensor, exponent: float) -> Tensor:

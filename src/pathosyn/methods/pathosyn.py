@@ -161,22 +161,27 @@ class PathoSyn(Framework):
     @torch.no_grad()
     def draw_form(self, batch: LesionBatch, x_sub: Image, noise: Callable[[int], Image], *, look: Tensor | None = None, steps: int | None = None) -> Image:
         """The coarse form of a deviation, as `coarse.form` makes it of a real one."""
-        assert self.coarse is not None
-        parts, size, several = self.parts(batch), self.config.method.coarse, 2 if self.rough else 1
+        parts, size = self.parts(batch), self.config.method.coarse
 
         def over_cells(k: int) -> Image:
             fields = [noise(k), noise(k + ROUGH)] if self.rough else [noise(k)]
             # The mean of size² unit normals, brought back to unit variance: the volume's noise field decides here too.
             return avg_pool2d(torch.cat(fields, dim=1), size) * size
 
-        shown = self.condition_form(batch, x_sub, parts, look)
-        bound = self.bound()
-        if bound is not None and self.rough:
-            bound = torch.cat([bound, torch.full_like(bound, coarse.FARTHEST)], dim=1)
-        form = self._sample(self.coarse, shown, coarse.there(self, parts), over_cells, parts.known.repeat(1, several, 1, 1), bound, steps)
+        form = self.sample_form(self.condition_form(batch, x_sub, parts, look), parts, over_cells, steps)
         if self.config.method.gather:
             form = gathering.gathered(form.float(), coarse.lesion_share(self, batch, parts), batch.present)
         return appearance.held(self, form, look, batch, parts) if self.config.method.hold and look is not None else form
+
+    def sample_form(self, shown: Image, parts: Parts, noise: Callable[[int], Image], steps: int | None = None) -> Image:
+        """The form as the network draws it from `noise(k)` on its cells, (B, C or 2C, H/coarse, W/coarse): not gathered, not held. `shown` is what
+        `condition_form` makes."""
+        assert self.coarse is not None
+        bound = self.bound()
+        if bound is not None and self.rough:
+            bound = torch.cat([bound, torch.full_like(bound, coarse.FARTHEST)], dim=1)
+        known = parts.known.repeat(1, 2 if self.rough else 1, 1, 1)
+        return self._sample(self.coarse, shown, coarse.there(self, parts), noise, known, bound, steps)
 
     @torch.no_grad()
     def last_call(self, batch: LesionBatch, x_sub: Image, form: Image, noise: Callable[[int], Image], *, look: Tensor | None = None) -> Image:
