@@ -4,7 +4,7 @@ learned by heart, and known again by their contrasts."""
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -48,6 +48,16 @@ def _times(batch: LesionBatch, factor: Tensor) -> LesionBatch:
     return replace(batch, x=batch.x * over, x_ph=batch.x_ph * over, x_sub=None if batch.x_sub is None else batch.x_sub * over)
 
 
+def mirrored(batch: LesionBatch, streams: Sequence[torch.Generator]) -> LesionBatch:
+    """Each window left-right mirrored half of the time, on its own stream, every field alike, where `Slices.draw` leaves windows as they are (`plain`)."""
+    flips = [bool(torch.randint(2, (1,), generator=stream)) for stream in streams]
+
+    def image(field: Image) -> Image:
+        return torch.stack([one.flip(-1) if flip else one for one, flip in zip(field, flips, strict=True)])
+
+    return _each(batch, image)
+
+
 def turned(batch: LesionBatch, streams: Sequence[torch.Generator]) -> LesionBatch:
     """Each window turned by 0, 90, 180 or 270 degrees, on its own stream, every field alike: exact, nothing is interpolated. (Mirroring is `Slices.draw`'s.)"""
     turns = [int(torch.randint(4, (1,), generator=stream)) for stream in streams]
@@ -55,6 +65,11 @@ def turned(batch: LesionBatch, streams: Sequence[torch.Generator]) -> LesionBatc
     def image(field: Image) -> Image:
         return torch.stack([one.rot90(k, (1, 2)) for one, k in zip(field, turns, strict=True)])
 
+    return _each(batch, image)
+
+
+def _each(batch: LesionBatch, image: Callable[[Image], Image]) -> LesionBatch:
+    """`image` of every field of pixels."""
     x_sub = None if batch.x_sub is None else image(batch.x_sub)
     return replace(batch, x=image(batch.x), x_ph=image(batch.x_ph), x_sub=x_sub, m=image(batch.m), S=image(batch.S))
 

@@ -35,6 +35,8 @@ class Stage:
     """Probability that a contrast is hidden where windows are not `varied` (`augment.hidden`)."""
     warped: bool = False
     """And tilted and zoomed (`augment.warped`), where fine detail is not what is learned."""
+    plain: bool = False
+    """Windows are given as they are, neither mirrored nor brightened: what a method computes of one may be kept."""
 
 
 class Method(nn.Module, ABC):

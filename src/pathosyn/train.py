@@ -115,6 +115,7 @@ def _run_stages(session: Session, state: dict[str, Any] | None) -> None:
             assert isinstance(method, Framework)  # the others have no f_sub
             filled = filled or feed.filled(method, session.train, session.fabric)
             slices = filled
+        slices = slices.plain() if stage.plain else slices
         if done == start:
             statistics = method.begin(stage.name, feed.Windows(slices, session.fabric.device))
             values = {f"{name}.{k}": v for name, row in statistics.items() for k, v in _named(row, method.config.contrasts)}

@@ -69,8 +69,11 @@ class LesionBatch:
 
     def shard(self, rank: int, world_size: int) -> LesionBatch:
         """Every `world_size`-th sample from `rank` on: one process's share of a batch."""
-        share = slice(rank, None, world_size)
-        return replace(self, **{f.name: getattr(self, f.name)[share] for f in fields(self) if getattr(self, f.name) is not None})
+        return self.some(slice(rank, None, world_size))
+
+    def some(self, which: slice) -> LesionBatch:
+        """Some of the samples."""
+        return replace(self, **{f.name: getattr(self, f.name)[which] for f in fields(self) if getattr(self, f.name) is not None})
 
     def __len__(self) -> int:
         return len(self.subject)

@@ -132,3 +132,15 @@ def test_bent_or_not_a_lesion_lies_where_its_blend_map_is_1(batch_of: Batches, n
     made = augment.warped(replace(batch, S=grown), streams(5, name))
     inside = (made.m > 0)[:, :, 2:-2, 2:-2]  # beyond a window there is no lesion
     assert float(made.S[:, :, 2:-2, 2:-2][inside].min()) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_a_mirrored_window_is_mirrored_in_every_field_and_half_of_them_are(batch_of: Batches) -> None:
+    batch = batch_of(40)
+    batch = replace(batch, x_sub=batch.x * 2)
+    made = augment.mirrored(batch, streams(40))
+    flips = [torch.equal(made.x[i], batch.x[i].flip(-1)) for i in range(40)]
+    assert 10 < sum(flips) < 30
+    for i, flip in enumerate(flips):
+        for name in ("x", "m", "S", "x_ph", "x_sub"):
+            before = getattr(batch, name)[i]
+            assert torch.equal(getattr(made, name)[i], before.flip(-1) if flip else before), name

@@ -230,11 +230,53 @@ def test_an_error_of_the_code_counts_as_that_of_v_up_to_a_limit(t: int, weight: 
     assert found["loss"].item() == pytest.approx(weight * 0.09, rel=1e-4)
 
 
+def test_a_slice_is_coded_once_and_anew_where_anything_of_it_is_another(make_latent: Maker, batch_of: Batches) -> None:
+    method, batch, asked = make_latent("brain-ldm"), batch_of(2), []
+
+    def made(one: LesionBatch) -> torch.Tensor:
+        asked.append(one.subject[0])
+        return one.x.mean((2, 3), keepdim=True)
+
+    first, again = method.once(batch, made), method.once(batch, made)
+    assert torch.equal(first, again) and torch.allclose(first, batch.x.mean((2, 3), keepdim=True)) and len(asked) == 2
+    other = batch.x.clone()
+    other[1, 0, 3, 3] += 1.0
+    method.once(replace(batch, x=other), made)
+    method.once(replace(batch, S=torch.stack([batch.S[0], batch.S[1].flip(-1) + 0.5])), made)
+    assert len(asked) == 4, "one slice of each"
+    method.once(batch, method.coded)
+    assert torch.allclose(method.once(batch, method.coded), method.encode(*seen(batch)), atol=1e-5), "another kind of code is not the same"
+    method.begin("diffusion", [batch])
+    method.once(batch, made)
+    assert len(asked) == 6, "with another autoencoder, nothing is known"
+
+
+def test_no_more_codes_are_kept_than_there_is_room_for(make_latent: Maker, batch_of: Batches, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(latents, "KEPT", 1)
+    method, batch = make_latent("brain-ldm"), batch_of(3)
+    assert torch.equal(method.once(batch, method.coded), method.once(batch, method.coded)) and len(method._kept) == 1
+
+
+def test_the_diffusion_sees_half_of_the_slices_mirrored(ldm: LatentMethod, batch_of: Batches, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = []
+    monkeypatch.setattr(ldm, "diffusion_terms", lambda batch, streams: given.append(batch) or {})
+    batch = batch_of(2)
+    for i in range(8):
+        ldm.losses(batch, player="eps", rng=[rng.generator("half", i, b) for b in range(2)])
+    same = [torch.equal(one.x[b], batch.x[b]) for one in given for b in range(2)]
+    other = [torch.equal(one.x[b], batch.x[b].flip(-1)) and torch.equal(one.S[b], batch.S[b].flip(-1)) for one in given for b in range(2)]
+    assert 3 < sum(same) < 13 and all(a != b for a, b in zip(same, other, strict=True))
+    assert [stage.name for stage in ldm.stages if stage.plain] == ["diffusion"]
+
+
 # -- Brain-LDM ----------------------------------------------------------------------------------------------------------------------
 
 
-def test_the_denoiser_is_shown_mask_head_air_and_flags_and_no_mask_where_there_is_no_lesion(ldm: LatentMethod, batch_of: Batches) -> None:
+def test_the_denoiser_is_shown_mask_head_air_and_flags_and_no_mask_where_there_is_no_lesion(
+    ldm: LatentMethod, batch_of: Batches, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shown = []
+    monkeypatch.setattr(latents, "mirrored", lambda batch, _: batch)
     hook = ldm.eps.register_forward_pre_hook(lambda _, given: shown.append(given[1]))
     batch = batch_of(2, healthy=(False, True), present=[[1, 1], [0, 1]])
     x = torch.full_like(batch.x, -2.0)

@@ -284,6 +284,14 @@ def test_spot_refuses_what_does_not_fit() -> None:
     assert spot(rng, np.ones((61, 3), bool), head, None, lonely=False, **options) is None
 
 
+def test_plain_windows_are_drawn_as_they_are_stored(roomy: Slices) -> None:
+    drawn, plain = roomy.draw(3, seed=1, batch_pixels=20000, healthy=0.0), roomy.plain().draw(3, seed=1, batch_pixels=20000, healthy=0.0)
+    assert plain.subject == drawn.subject and plain.z == drawn.z and not torch.equal(plain.x, drawn.x)
+    for i in range(len(plain)):
+        stored = [roomy.lesion([r]) for r, w in enumerate(roomy.windows) if roomy.subjects[w["subject"]] == plain.subject[i] and w["z"] == plain.z[i]]
+        assert any(torch.equal(one.x[0], plain.x[i]) and torch.equal(one.S[0], plain.S[i]) and torch.equal(one.m[0], plain.m[i]) for one in stored)
+
+
 def test_outline_turns_mirrors_and_shrinks() -> None:
     m = np.zeros((8, 8), np.float32)
     m[2:4, 1:6] = 1

@@ -47,6 +47,7 @@ class Slices:
         self._read_tables(every)
         self._opened: tuple[int, Any] = (0, None)
         self._fills: dict[int, np.ndarray] | None = None
+        self._plain = False
 
     def _read_tables(self, every: bool) -> None:
         unknown = [name for name in self.contrasts if name not in self.header.contrasts]
@@ -175,6 +176,12 @@ class Slices:
         copied._fills = made
         return copied
 
+    def plain(self) -> Slices:
+        """The same windows, which `draw` gives as they are."""
+        copied = copy.copy(self)
+        copied._plain = True
+        return copied
+
     def whole(self, side: int) -> Slices:
         """The same subjects with one window a slice that has a lesion: all of the slice, centred in `side` pixels square, and so are
         the slices of its holes. InputError for a larger head."""
@@ -262,7 +269,7 @@ class Slices:
         is every `world_size`-th sample.
 
         A side is chosen so that every window is as likely as every other, then windows uniformly; each sample is a healthy hole with probability `healthy`.
-        Left-right mirrored half of the time; per contrast x · U(.9, 1.1) + U(-.1, .1). InputError where there is no lesion window.
+        Unless `plain`, left-right mirrored half of the time and per contrast x · U(.9, 1.1) + U(-.1, .1). InputError where there is no lesion window.
         """
         if not self.sides:
             raise refuse(
@@ -284,4 +291,4 @@ class Slices:
             own = np.random.default_rng([seed, step, i])
             changes.append((bool(own.integers(2)), own.uniform(0.9, 1.1, len(self.contrasts)), own.uniform(-0.1, 0.1, len(self.contrasts))))
             samples.append(self._hole(own, side) if drawn[i] else self._lesion(int(rows[i])))
-        return self._collated(samples, changes)
+        return self._collated(samples, None if self._plain else changes)

@@ -3,12 +3,15 @@
 autoencoder  x → (μ, σ²) → z = μ + σ ε → x̂, by L1 and KL divergence and, in its last steps, local roughness and a critic of patches
 code         (μ - mean) / std, channel by channel over the training slices, the quieter the less a channel brings to the image
 denoiser     on [code_t, condition], DDIM
+
+The diffusion sees each slice as it is or mirrored, so that there are two codes of it, made once: to code a slice costs more than a step of the denoiser on it.
 """
 
 from __future__ import annotations
 
+import hashlib
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from typing import Any
 
@@ -17,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
 from pathosyn import diffusion, losses, rng
+from pathosyn.augment import mirrored
 from pathosyn.blocks.autoencoders import GROUPS, PatchCritic, SliceDecoder, SliceEncoder, factor
 from pathosyn.compared import Latent
 from pathosyn.config import Config
@@ -36,6 +40,8 @@ LOUDNESS = 0.5
 alike, seven channels of detail that nobody can predict drown the one that holds the anatomy; with 1 they would vanish in the last step's noise."""
 CLEAREST = 25.0
 """The most that an error of the code counts beside one at pure noise: the quietest channels, at a fifth of the loudest, show at that noise."""
+KEPT = 2**15
+"""Codes that a training keeps, 1 GiB of those of 256 × 256 pixels; beyond it they are made each time."""
 CELL = 8
 """Pixels over which roughness is averaged."""
 
@@ -56,6 +62,7 @@ class LatentMethod(Method):
         self.encoder, self.decoder = SliceEncoder(contrasts, *sizes), SliceDecoder(contrasts, *sizes)
         self.eps = DeviationNetwork(settings.code, condition, settings.denoiser, settings.blocks)
         self.critic = PatchCritic(contrasts, settings.critic) if settings.adversary and settings.adversary_share and settings.autoencoder_share else None
+        self._kept: dict[bytes, Tensor] = {}
         self.register_buffer("code_mean", torch.zeros(settings.code))
         self.register_buffer("code_std", torch.ones(settings.code))
         steps = config.method.timesteps, config.method.beta_start, config.method.beta_end
@@ -79,7 +86,7 @@ class LatentMethod(Method):
         stages = (
             Stage("autoencoder", ("autoencoder",), share - judged, lambda _: 0.5, windows=SLICES),
             Stage("autoencoder-sharpen", (*critic, "judged"), judged, lambda _: 0.5, betas=(0.5, 0.99), windows=SLICES),
-            Stage("diffusion", ("eps",), 1.0 - share, lambda _: self.empty, windows=CODES),
+            Stage("diffusion", ("eps",), 1.0 - share, lambda _: self.empty, windows=CODES, plain=True),
         )
         return tuple(stage for stage in stages if stage.share > 0)
 
@@ -100,6 +107,7 @@ class LatentMethod(Method):
             self.decoder.linear.measure(slices, self.encoder.linear)
         if stage != "diffusion":
             return {"psnr": self._given_back(batches)[0]} if fresh else {}
+        self._kept.clear()
         psnr, mean, std = self._given_back(batches)
         self.code_mean.copy_(mean)
         heard = (self.encoder.linear.spread / self.encoder.linear.spread.max()) ** LOUDNESS
@@ -122,6 +130,10 @@ class LatentMethod(Method):
 
     # -- the autoencoder ------------------------------------------------------------------------------------------------------------
 
+    def coded(self, batch: LesionBatch) -> Tensor:
+        """The code of the slices as they are, (B, code, h, w)."""
+        return self.encode(*seen(batch))
+
     def encode(self, x: Image, known: Image) -> Tensor:
         """The mean of the code of x (B, C, H, W), 0 in missing contrasts, in the denoiser's units, (B, code, h, w)."""
         return (self.encoder(x, known)[0] - _channels(self.code_mean)) / _channels(self.code_std)
@@ -138,7 +150,9 @@ class LatentMethod(Method):
 
     def losses(self, batch: LesionBatch, *, player: str, rng: Sequence[torch.Generator]) -> dict[str, Tensor]:
         """`autoencoder`, `judged` and `critic`: of the autoencoder. `eps`: of the diffusion."""
-        return self.diffusion_terms(batch, rng) if player == "eps" else self.autoencoder_terms(batch, player, rng)
+        if player != "eps":
+            return self.autoencoder_terms(batch, player, rng)
+        return self.diffusion_terms(mirrored(batch, rng), rng)
 
     def autoencoder_terms(self, batch: LesionBatch, player: str, streams: Sequence[torch.Generator]) -> dict[str, Tensor]:
         """L1 and KL; with roughness and the critic's word for `judged`; the critic's own loss. In validation: PSNR on slice and head, dB."""
@@ -180,6 +194,24 @@ class LatentMethod(Method):
     @abstractmethod
     def diffusion_terms(self, batch: LesionBatch, streams: Sequence[torch.Generator]) -> dict[str, Tensor]:
         """The denoiser's loss on one batch."""
+
+    @torch.no_grad()
+    def once(self, batch: LesionBatch, made: Callable[[LesionBatch], Tensor]) -> Tensor:
+        """`made` (B, …) of each slice, of the same content computed once as long as the autoencoder stands still. Slice by slice, so that no number depends on
+        what else was in the batch."""
+        codes = []
+        for i in range(len(batch)):
+            one = batch.some(slice(i, i + 1))
+            content = hashlib.blake2b(made.__qualname__.encode(), digest_size=16)
+            for field in (one.x, one.S, one.present):
+                content.update(field.cpu().numpy().tobytes())
+            code = self._kept.get(content.digest())
+            if code is None:
+                code = made(one)[0]
+                if len(self._kept) < KEPT:
+                    self._kept[content.digest()] = code
+            codes.append(code)
+        return torch.stack(codes)
 
     def noised_terms(self, code: Tensor, condition: Tensor, streams: Sequence[torch.Generator], counts: Mask | None = None) -> dict[str, Tensor]:
         """Eq. 9 on a code (B, code, h, w) at any t; `counts` (B, 1, h, w) weighs its cells."""

@@ -38,10 +38,8 @@ class BrainLdm(LatentMethod):
 
     def diffusion_terms(self, batch: LesionBatch, streams: Sequence[torch.Generator]) -> dict[str, Tensor]:
         """Eq. 9 on the code. A hole over healthy tissue is no lesion: such slices come with an empty mask."""
-        x, known = seen(batch)
-        lesion = (~batch.healthy).to(x.dtype)[:, None, None, None]
-        with torch.no_grad():
-            code = self.encode(x, known)
+        lesion = (~batch.healthy).to(batch.x.dtype)[:, None, None, None]
+        code = self.once(batch, self.coded)
         return self.noised_terms(code, self.condition(batch, lesion), streams)
 
     @torch.no_grad()
