@@ -35,6 +35,7 @@ from pathosyn.weights import find
 
 CASES = ("64x8", "128x1", "128x8")
 """Side and number of windows."""
+FORMS = ("coarse", "student")
 DRAWN = (128, 8)
 """Of a whole draw."""
 LAYERS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
@@ -111,7 +112,7 @@ def inputs_of(network: nn.Module, side: int, count: int, *, coarse: int, timed: 
 def measured(methods: dict[str, PathoSyn], name: str, side: int, count: int, repeats: int) -> Measured:
     """One network on one size of batch."""
     network = getattr(methods["torch"], name).net
-    coarse = methods["torch"].config.method.coarse if name == "coarse" else 1
+    coarse = methods["torch"].config.method.coarse if name in FORMS else 1
     given = inputs_of(network, side, count, coarse=coarse, timed=name != "sub")
     networks = {backend: getattr(method, name).net for backend, method in methods.items()}
     calls = {backend: lambda f=each: f(*given) for backend, each in networks.items()}
@@ -182,14 +183,14 @@ def table(methods: dict[str, PathoSyn], threads: int, cases: list[tuple[int, ...
     print(f"{threads} thread(s); product of two 2048 × 2048 matrices: {2 * 2048**3 / product / 1e9:.1f} GFLOP/s")
     print("network, windows         GFLOP   layers alone GFLOP/s | " + " | ".join(f"{name}: s, GFLOP/s, share" for name in methods))
     best, of_draw, work = 0.0, 0.0, 0.0
-    steps = methods["torch"].config.method.steps
-    for name in ("sub", "eps", "coarse"):
+    steps = methods["torch"].calls()
+    for name in ("sub", "eps", "student" if methods["torch"].one_call else "coarse"):
         for side, count in cases:
             found = measured(methods, name, side, count, repeats)
             best = max(best, found.best)
             print(row(f"{name:6s} {side:3d} × {side:3d} × {count:2d}", found.whole, found.layers, found.work), flush=True)
             if (side, count) == DRAWN:
-                times = steps if name == "coarse" else 1
+                times = steps if name in FORMS else 1
                 of_draw, work = of_draw + times * found.layers, work + times * found.work
     if of_draw:
         print(row(f"a draw {DRAWN[0]:3d} × {DRAWN[0]:3d} × {DRAWN[1]:2d}", drawn(methods, repeats), of_draw, work))

@@ -136,7 +136,7 @@ def report(given: argparse.Namespace, data: Path) -> None:
     crop = int(np.quantile(slices.windows["side"], 0.9))
     print(timing.machine())
     print(f"{len(rows)} validation windows from the smallest lesion to the largest, crop {crop}")
-    print(f"calls: ours {method.config.method.steps} coarse + 1, (c) {REPAINT}, (d) {LEFUSION}")
+    print(f"calls: ours {method.calls()} coarse + 1, (c) {REPAINT}, (d) {LEFUSION}")
     print("window | way | seconds a slice: clock, processor | ratio to ours: clock, processor | operations | pixels | engineering")
     found: dict[str, list[tuple[timing.Spent, float]]] = {}
     for row in rows:

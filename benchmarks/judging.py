@@ -66,12 +66,13 @@ def with_real_form(method: PathoSyn, batch: LesionBatch) -> tuple[Parts, Image, 
     return parts, f, noise, coarse.form(method, r0, batch, f, parts)[0]
 
 
-def drawn(data: Path, loaded: Loaded, folder: Path, *, learn: int, judge: int, seed: int = 0) -> list[SyntheticSet]:
-    """What the trees learn from and are judged on: a set on `learn` windows of each training subject, one on `judge` of each validation subject."""
+def drawn(data: Path, loaded: Loaded, folder: Path, *, learn: int, judge: int, seed: int = 0, steps: int | None = None) -> list[SyntheticSet]:
+    """What the trees learn from and are judged on: a set on `learn` windows of each training subject, one on `judge` of each validation subject. `steps` as in
+    `generate`."""
     sets = []
     for purpose, partition, count in (("train", "train", learn), ("evaluate", "validation", judge)):
         out = folder / partition
-        generate(data, out, loaded, purpose=purpose, partition=partition, per_subject=count, seed=seed, progress=False)  # type: ignore[arg-type]
+        generate(data, out, loaded, purpose=purpose, partition=partition, per_subject=count, seed=seed, steps=steps, progress=False)  # type: ignore[arg-type]
         sets.append(SyntheticSet(out))
     return sets
 

@@ -103,6 +103,22 @@ def structure_terms(model: PathoSyn, batch: LesionBatch, parts: Parts, x_sub: Im
     return {"diff": diff, "pat": losses.masked_mean((r0_hat - r0).abs(), there * counts), "loss": diff}
 
 
+def distilled_terms(model: PathoSyn, batch: LesionBatch, parts: Parts, x_sub: Image, streams: Sequence[torch.Generator]) -> dict[str, Tensor]:
+    """How far one call of the student lies from what its teacher draws in several, from the same noise (Luhman and Luhman 2021); `untaught`: one call of
+    the teacher does. Both are told the looks of the window's lesion."""
+    with torch.no_grad():
+        r0, there = coarse.form(model, model.to_scaled(decomposition.deviation(batch.x, x_sub, parts.support * parts.known)), batch, x_sub, parts)
+        look = appearance.taught(appearance.measure(model, r0, batch, parts), streams) if model.looking else None
+        shown, noise = model.condition_form(batch, x_sub, parts, look), rng.normal(streams, tuple(r0.shape[1:])).to(r0.device)
+        wanted = model.sample_form(shown, parts, lambda _: noise, steps=model.config.method.steps)
+        untaught = model.sample_form(shown, parts, lambda _: noise, steps=1)
+    counts = parts.known * (~batch.healthy).to(batch.x.dtype)[:, None, None, None]
+    where = there * counts.repeat(1, r0.shape[1] // batch.x.shape[1], 1, 1)
+    drawn = model.sample_form(shown, parts, lambda _: noise)
+    terms = {name: losses.masked_mean((form - wanted).square(), where) for name, form in (("distil", drawn), ("untaught", untaught))}
+    return terms | {"loss": terms["distil"]}
+
+
 def deviation_terms(model: PathoSyn, batch: LesionBatch, parts: Parts, noised: Noised) -> dict[str, Tensor]:
     lam = model.config.method.weights
     weight = _time_weight(model, noised.t)

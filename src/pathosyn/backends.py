@@ -48,7 +48,7 @@ def use(method: PathoSyn, backend: Backend) -> None:
     """Let `backend` run the networks of `method` from now on. Each is translated at its first call, once: what is never called costs nothing."""
     if backend == "onnxruntime":
         # of f_sub the U-Net alone: its filling of the hole depends on what the hole holds
-        for network in (method.sub, method.eps, method.coarse):
+        for network in (method.sub, method.eps, method.coarse, method.student):
             if network is not None:
                 network.net = OnnxNetwork(network.net)
 

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from pathosyn.protocol import Method
 
 FORMAT = "pathosyn-weights"
-VERSION = "15"
-_FOURTEENTH: dict[str, Any] = {"skew": False}
+VERSION = "16"
+_FIFTEENTH: dict[str, Any] = {"distilled": False}
+_FOURTEENTH = _FIFTEENTH | {"skew": False}
 _TWELFTH = _FOURTEENTH | {"tails": False}
 _ELEVENTH = _TWELFTH | {"rough_of": "cells"}
 _TENTH = _ELEVENTH | {"log_spreads": False}
@@ -45,6 +46,7 @@ BEFORE: dict[str, dict[str, Any]] = {
     "11": _ELEVENTH,
     "12": _TWELFTH,
     "14": _FOURTEENTH,
+    "15": _FIFTEENTH,
 }
 """Older formats that are still read: what their methods did, in the fields that they did not have."""
 CRITIC = "critic."

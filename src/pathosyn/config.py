@@ -72,6 +72,9 @@ class Method:
     spacing: Literal["trailing", "quadratic", "leading"] = "quadratic"
     """Where the sampling times lie. Solver, spacing and steps: by benchmarks/quality_steps.py, see docs/results.md."""
     steps: int = 4
+    distilled: bool = False
+    """Beside the network of forms lies a second one, taught to draw in one call, from the same noise, what the first draws in `steps` (Luhman and Luhman
+    2021). It draws unless a number of calls is asked for. A training with `distil_share` makes it."""
     clamp_quantile: float = 0.9999
     """The estimate of r_0 is held within ±k, k this quantile of |r_0| on the training data, per contrast; 0: no clamp."""
     scale_residual: bool = True
@@ -168,6 +171,8 @@ class Train:
     """Staged training: share of the steps that go to f_sub."""
     structure_share: float = 0.4
     """Staged training: share of the steps that go to the diffusion of the coarse deviation."""
+    distil_share: float = 0.0
+    """Staged training: share of the steps that go to the network that draws forms in one call (`distilled`)."""
     sharpen_share: float = 0.25
     """Staged training with `patches` or an adversary: share of the steps that go to the last stage."""
     batch_pixels: int = 65536
@@ -220,6 +225,7 @@ def paper() -> Method:
         solver="ddim",
         spacing="trailing",
         steps=50,
+        distilled=False,
         clamp_quantile=0.0,
         scale_residual=False,
         tanh_delta=3.0,

@@ -51,10 +51,10 @@ def insert(
     refuse_unwritable(out, "--out")
     wish = Wish(mask, from_mask_of, at, size_mm, controls.extent_mm, controls.shift_mm)
     job = ready(files, loaded, wish)
-    config = loaded.config.method
-    asked = {}
+    method, asked = loaded.method, {}
+    distilled = steps is None and method.one_call
     for replicate in range(replicates):
-        request = {"seed": controls.seed, "replicate": replicate, "severity": controls.severity, "steps": steps or config.steps}
+        request = {"seed": controls.seed, "replicate": replicate, "severity": controls.severity, "steps": method.calls(steps), "distilled": distilled}
         asked[Path(out) / f"{files.name}-r{replicate:02d}"] = output.record("insert", job, request)
     todo = {folder: each for folder, each in asked.items() if not output.is_done(folder, each)}
     if todo:
@@ -134,4 +134,4 @@ def _check_numbers(controls: Controls, replicates: int, steps: int | None, loade
         raise refuse("--replicates", found=str(replicates), expected="1…1000", remedy="give the number of lesions to draw")
     limit = loaded.config.method.timesteps
     if steps is not None and not 1 <= steps <= limit:
-        raise refuse("--steps", found=str(steps), expected=f"1…{limit}", remedy=f"leave it out for the default, {loaded.config.method.steps}")
+        raise refuse("--steps", found=str(steps), expected=f"1…{limit}", remedy=f"leave it out for the default, {loaded.method.calls()}")

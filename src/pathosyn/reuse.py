@@ -47,6 +47,9 @@ def going_on(trained: Config, asked: Config) -> Config:
     method = replace(method, **{name: getattr(trained.method, name) or getattr(asked.method, name) for name in MORE})
     if asked.train.structure_share:  # the network of forms can learn what roughness is now
         method = replace(method, rough_of=asked.method.rough_of)
+    # A new network of forms makes the one that learned from the old one untrue.
+    distilled = bool(asked.train.distil_share) or (trained.method.distilled and not asked.train.structure_share)
+    method = replace(method, distilled=distilled)
     if trained.method.coarse > 1:
         method, coarse = replace(method, coarse=trained.method.coarse), trained.networks.coarse
     if trained.method.space == "latent":  # E_r and D_r, which stay, are shown it
@@ -62,12 +65,15 @@ def kept(trained: Compared, asked: Compared) -> Compared:
 
 
 def chosen(method: Method, text: str) -> Method:
-    """The method with `FREE` decisions made anew: "solver=ddim,steps=50,hold=False". ValueError for others, which decide what the weights mean."""
+    """The method with `FREE` decisions made anew: "solver=ddim,steps=50,hold=False". ValueError for others, which decide what the weights mean. Who names a
+    solver, its steps or their spacing asks for the network of several calls."""
     found: dict[str, Any] = {}
     for name, _, value in (pair.partition("=") for pair in text.split(",")):
-        if name not in FREE:
-            raise ValueError(f"{name}: expected one of {', '.join(FREE)}")
+        if name not in (*FREE, "distilled"):
+            raise ValueError(f"{name}: expected one of {', '.join(FREE)}, distilled")
         found[name] = value == "True" if value in ("True", "False") else _number(value)
+    if {"solver", "eta", "spacing", "steps"} & set(found):
+        found.setdefault("distilled", False)
     return replace(method, **found)
 
 

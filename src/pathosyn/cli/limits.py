@@ -22,6 +22,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "train.steps": _COUNT,
     "train.substrate_share": _SHARE,
     "train.structure_share": _SHARE,
+    "train.distil_share": _SHARE,
     "train.sharpen_share": _SHARE,
     "train.batch_pixels": (1, 1 << 30),
     "train.lr": (1e-12, 1),

@@ -79,9 +79,14 @@ class TrainVerb:
         if not self.start_from or (trained := _trained(self.start_from)) is None or trained.name != self.method_name:
             return []
         kept = going_on(trained, dataclasses.replace(trained, method=self.m, networks=self.networks, train=self.train, compared=self.compared))
-        others = ((f"compared.{of}", getattr(self.compared, of), getattr(kept.compared, of)) for of in FREE)
-        groups = (("m", self.m, kept.method), ("networks", self.networks, kept.networks), *others)
-        lost = [f"{name}.{f.name}" for name, asked, used in groups for f in dataclasses.fields(asked) if getattr(asked, f.name) != getattr(used, f.name)]
+        others = ((f"compared.{of}", getattr(trained.compared, of), getattr(self.compared, of), getattr(kept.compared, of)) for of in FREE)
+        groups = (("m", trained.method, self.m, kept.method), ("networks", trained.networks, self.networks, kept.networks), *others)
+        lost = [
+            f"{name}.{f.name}"
+            for name, own, asked, used in groups
+            for f in dataclasses.fields(asked)
+            if getattr(asked, f.name) not in (getattr(own, f.name), getattr(used, f.name))  # what nobody set is the weights' own
+        ]
         if self.contrasts and self.contrasts != trained.contrasts:
             lost.append("contrasts")
         return [flag(name) for name in lost]
@@ -126,8 +131,8 @@ def _faults(verb: TrainVerb) -> list[Fault]:
     faults = outside("train", verb.train)
     for name in sorted({name for name in verb.contrasts if verb.contrasts.count(name) > 1}):
         faults.append(Fault("--contrasts", f"{name} twice", "each contrast once", "name it once"))
-    if (total := verb.train.substrate_share + verb.train.structure_share + verb.train.sharpen_share) > 1:
-        shares = "--train.substrate-share, --train.structure-share and --train.sharpen-share"
+    if (total := verb.train.substrate_share + verb.train.structure_share + verb.train.distil_share + verb.train.sharpen_share) > 1:
+        shares = "--train.substrate-share, --train.structure-share, --train.distil-share and --train.sharpen-share"
         faults.append(Fault(shares, f"{total:g} together", "at most 1; what is left goes to the stage deviation", "give smaller shares"))
     faults += outside("compared", verb.compared)
     widths = verb.compared.vaegan.widths

@@ -47,6 +47,15 @@ class Framework(Method):
         """Whether roughness is among what is drawn."""
         return False
 
+    @property
+    def one_call(self) -> bool:
+        """Whether one call draws, where no number of calls is asked for."""
+        return False
+
+    def calls(self, steps: int | None = None) -> int:
+        """Of the network that draws: as many as asked for, or else as the weights say."""
+        return steps or (1 if self.one_call else self.config.method.steps)
+
     def parts(self, batch: LesionBatch) -> Parts:
         """Support and blend map: (D, S) in `default`, (m, G_σ∗m) in `paper`."""
         known = batch.present[:, :, None, None].to(batch.x.dtype)

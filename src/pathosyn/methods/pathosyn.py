@@ -27,8 +27,9 @@ ROUGH = 1000
 
 
 class PathoSyn(Framework):
-    """f_sub, eps_theta, the network of the coarse form, and what a training measures (buffers)."""
+    """f_sub, eps_theta, the network of the coarse form, that which draws such forms in one call, and what a training measures (buffers)."""
 
+    taught: Tensor
     rough_mean: Tensor
     rough_std: Tensor
     look_mean: Tensor
@@ -49,7 +50,11 @@ class PathoSyn(Framework):
         self.eps = DeviationNetwork(contrasts, (2 + method.grain + self.rough) * contrasts + 2, config.networks.eps, config.networks.blocks)
         drawn, told = (1 + self.rough) * contrasts, appearance.count(contrasts, rough=self.rough)
         shown = 2 * contrasts + 2 + (told + 1 if self.looking else 0)
-        self.coarse = DeviationNetwork(drawn, shown, config.networks.coarse, config.networks.blocks) if method.coarse > 1 else None
+        forms = drawn, shown, config.networks.coarse, config.networks.blocks
+        self.coarse = DeviationNetwork(*forms) if method.coarse > 1 else None
+        self.student = DeviationNetwork(*forms) if method.coarse > 1 and method.distilled else None
+        if self.student is not None:
+            self.register_buffer("taught", torch.zeros(1))  # not before its stage has begun may it draw
         self.critic = Critic(contrasts, config.networks.critic) if method.adversary else None
         if self.rough:
             self.register_buffer("rough_mean", torch.zeros(contrasts))
@@ -70,12 +75,18 @@ class PathoSyn(Framework):
         return self.config.method.appearance and self.config.method.coarse > 1
 
     @property
+    def one_call(self) -> bool:
+        """By the student."""
+        return self.config.method.distilled and self.student is not None and bool(self.taught)
+
+    @property
     def stages(self) -> Sequence[Stage]:
         """Joint: one stage on lesion windows (Alg. 1). Staged: f_sub on healthy holes, with half of the windows lesion windows at first,
         fading out over the warm-up; then the diffusion of the coarse deviation; then eps_theta, the last of it on the distance of patches."""
         method, train = self.config.method, self.config.train
         share = train.substrate_share
         structure = train.structure_share if self.coarse else 0.0
+        distil = train.distil_share if self.student else 0.0
         sharpen = train.sharpen_share if method.coarse > 1 and (method.adversary or method.patches) else 0.0
         if method.joint:
             # Without healthy holes (warmup = 1, as printed) Eq. 3 has only the Inp target.
@@ -84,15 +95,16 @@ class PathoSyn(Framework):
         stages = (
             self.learn_substrate(share),
             Stage("structure", ("coarse",), structure, lambda _: 0.0, filled=True, windows=method.coarse, varied=True, warped=True),
-            Stage("deviation", ("eps",), max(0.0, 1.0 - share - structure - sharpen), lambda _: 0.0, filled=True),
+            Stage("distil", ("student",), distil, lambda _: 0.0, filled=True, varied=True, warped=True),
+            Stage("deviation", ("eps",), max(0.0, 1.0 - share - structure - distil - sharpen), lambda _: 0.0, filled=True),
             Stage("sharpen", ("critic", "sharp") if self.critic else ("sharp",), sharpen, lambda _: 0.0, betas=(0.5, 0.99), filled=True, varied=True),
         )
         return tuple(stage for stage in stages if stage.share > 0)
 
     def modules_of(self, player: str) -> Sequence[nn.Module]:
-        """`sub`, `coarse`, `eps`, `both`; `critic`, and `sharp`: eps_theta in the last stage, with or without it."""
-        named = {"sub": (self.sub,), "coarse": (self.coarse,), "eps": (self.eps,), "sharp": (self.eps,), "both": (self.sub, self.eps), "critic": (self.critic,)}
-        return tuple(module for module in named[player] if module is not None)
+        """`sub`, `coarse`, `student`, `eps`, `both`; `critic`, and `sharp`: eps_theta in the last stage, with or without it."""
+        named = {"sharp": (self.eps,), "both": (self.sub, self.eps)}
+        return tuple(module for module in named.get(player) or (getattr(self, player),) if module is not None)
 
     # -- the pieces -----------------------------------------------------------------------------------------------------------------
 
@@ -104,20 +116,25 @@ class PathoSyn(Framework):
     def estimate(self, network: nn.Module, r_t: Image, condition: Image, t: Times) -> tuple[Image, Image]:
         """A network's output and the r̂_0 that it means."""
         output = network(r_t, condition, t).float()
-        kind = self.config.method.coarse_prediction if network is self.coarse else self.config.method.prediction
+        kind = self.config.method.prediction if network is self.eps else self.config.method.coarse_prediction
         return output, diffusion.predict_r0(r_t, output, t, self.schedule, prediction=kind)
 
     # -- training -------------------------------------------------------------------------------------------------------------------
 
     def begin(self, stage: str, batches: Iterable[LesionBatch]) -> dict[str, Any]:
         """Before eps_theta learns: the statistics of r_0 (`scale.measure`); before the coarse form is learned, and where it is not known, what the lesions
-        look like."""
+        look like. The student begins as its teacher."""
+        if stage == "distil":
+            assert self.coarse is not None and self.student is not None
+            self.student.load_state_dict(self.coarse.state_dict())
+            self.taught.fill_(1.0)
         found = scale.measure(self, stage, batches)
         tells = self.looking and stage != "substrate"
         return found | (looks.remember(self, batches) if tells and (stage == "structure" or not looks.remembered(self)) else {})
 
     def losses(self, batch: LesionBatch, *, player: str, rng: Sequence[torch.Generator]) -> dict[str, Tensor]:
-        """Alg. 1 on one batch. `sub`: Eq. 3. `eps`: Eqs. 9 and 13 with f_sub fixed. `both`: Eq. 15. `coarse`: Eq. 9 on the coarse deviation.
+        """Alg. 1 on one batch. `sub`: Eq. 3. `eps`: Eqs. 9 and 13 with f_sub fixed. `both`: Eq. 15. `coarse`: Eq. 9 on the coarse deviation. `student`: how far
+        its one call lies from the coarse deviations that are drawn.
         `critic` and `sharp`: the last stage, in which Eq. 9 has a small part and Eq. 13 none: their mean over textures is what makes a draw smooth."""
         parts = self.parts(batch)
         x_sub = self.given(batch, parts, learns=player in ("sub", "both"))
@@ -127,6 +144,8 @@ class PathoSyn(Framework):
             return alg1.sharp_terms(self, batch, parts, x_sub, rng)
         if player == "coarse":
             return alg1.structure_terms(self, batch, parts, x_sub, rng)
+        if player == "student":
+            return alg1.distilled_terms(self, batch, parts, x_sub, rng)
         lam = self.config.method.weights
         terms: dict[str, Tensor] = {}
         if player in ("sub", "both"):
@@ -151,7 +170,7 @@ class PathoSyn(Framework):
     def draw(self, batch: LesionBatch, x_sub: Image, noise: Callable[[int], Image], *, look: Tensor | None = None, steps: int | None = None) -> Image:
         """Alg. 2, step 2: a deviation in normalised units, 0 outside the support. `batch.x` is the scan without lesion; `noise(k)` is (B, C, H, W);
         `look` (B, K) is what it is to look like (`looks.drawn`), None leaves that to the network."""
-        parts, calls = self.parts(batch), len(self._times(steps))
+        parts, calls = self.parts(batch), len(self._times(steps))  # those of the first network, so that the last call's noise is the same after the student's
         if self.coarse is not None:
             return self.last_call(batch, x_sub, self.draw_form(batch, x_sub, noise, look=look, steps=steps), lambda k: noise(calls + k), look=look)
         white = noise(calls + 1) if self.config.method.grain else None
@@ -174,14 +193,15 @@ class PathoSyn(Framework):
         return appearance.held(self, form, look, batch, parts) if self.config.method.hold and look is not None else form
 
     def sample_form(self, shown: Image, parts: Parts, noise: Callable[[int], Image], steps: int | None = None) -> Image:
-        """The form as the network draws it from `noise(k)` on its cells, (B, C or 2C, H/coarse, W/coarse): not gathered, not held. `shown` is what
-        `condition_form` makes."""
-        assert self.coarse is not None
+        """The form as a network draws it from `noise(k)` on its cells, (B, C or 2C, H/coarse, W/coarse): not gathered, not held. `shown` is what
+        `condition_form` makes; `steps` None: one call of the student, where there is one that was taught."""
+        network = self.student if steps is None and self.one_call else self.coarse
+        assert network is not None
         bound = self.bound()
         if bound is not None and self.rough:
             bound = torch.cat([bound, torch.full_like(bound, coarse.FARTHEST)], dim=1)
         known = parts.known.repeat(1, 2 if self.rough else 1, 1, 1)
-        return self._sample(self.coarse, shown, coarse.there(self, parts), noise, known, bound, steps)
+        return self._sample(network, shown, coarse.there(self, parts), noise, known, bound, self.calls(steps))
 
     @torch.no_grad()
     def last_call(self, batch: LesionBatch, x_sub: Image, form: Image, noise: Callable[[int], Image], *, look: Tensor | None = None) -> Image:

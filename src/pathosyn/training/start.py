@@ -16,6 +16,8 @@ from pathosyn.reuse import going_on, kept
 
 LENT = ("sub.", "encoder.", "decoder.", "r_scale", "r_max")
 """What one method may lend to another: f_sub with the units of what it leaves, E_r and D_r."""
+STUDENT = ("student.", "taught")
+"""Of the network that draws forms in one call."""
 
 
 def beginning(config: Config, start_from: Path | None) -> Method:
@@ -26,7 +28,7 @@ def beginning(config: Config, start_from: Path | None) -> Method:
     if start_from is None:
         if latent:
             raise _without_encoder("--m.space", "latent without --from")
-        return build(config)
+        return build(replace(config, method=replace(config.method, distilled=config.method.distilled or config.train.distil_share > 0)))
     loaded = load(start_from)
     if latent and not _holds(loaded.any_method.state_dict(), "sub", "encoder", "decoder"):
         raise _without_encoder(start_from, f"weights of {loaded.config.name}, which hold no E_r and D_r of deviations")
@@ -43,9 +45,11 @@ def beginning(config: Config, start_from: Path | None) -> Method:
         known = {name: value for name, value in known.items() if not name.startswith(("looks", "look_around", "look_map"))}
     if loaded.config.method.tails and method.config.method.shared_grain > loaded.config.method.shared_grain:
         known = _without_tails(known, len(loaded.config.contrasts))
+    if method.student is None:
+        known = {name: value for name, value in known.items() if not name.startswith(STUDENT)}
     known = {name: grown(value, method.state_dict()[name].shape) for name, value in known.items() if not name.startswith("critic.")}
     new = method.load_state_dict(known, strict=False)
-    assert not new.unexpected_keys and all(name.startswith(("critic.", "coarse.", "rough_", "look")) for name in new.missing_keys)
+    assert not new.unexpected_keys and all(name.startswith(("critic.", "coarse.", "rough_", "look", *STUDENT)) for name in new.missing_keys)
     return method.train()
 
 
