@@ -517,6 +517,7 @@ def test_sidecar_and_preview(
     assert told["synthetic"] is True and told["verb"] == "insert" and told["subject"] == "phantom_000"
     request = told["request"]
     assert (request["seed"], request["replicate"], request["severity"], request["steps"], request["lesion"]["extent_mm"]) == (11, 1, 0.75, 2, 0.5)
+    assert request["distilled"] is False
     for contrast in ("t1", "t1ce", "t2", "flair"):
         path = subject / f"phantom_000_{contrast}.nii.gz"
         assert told["sources"][contrast] == {"file": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}

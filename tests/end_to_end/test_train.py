@@ -300,6 +300,35 @@ def test_fine_tuning_moves_f_sub_and_resumes(train: Cli, straight: Path, tmp_pat
     same_end(tmp_path / "run", tmp_path / "straight")
 
 
+def test_a_student_is_taught_on_top_of_weights_resumes_draws_and_is_dropped_when_its_teacher_moves(
+    train: Cli, cli: Cli, straight: Path, prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parent, shares = straight / "weights.safetensors", ("--train.substrate-share", 0, "--train.structure-share", 0, "--train.sharpen-share", 0)
+    flags = ("--from", parent, "--train.distil-share", 1, *shares, "--train.steps", 6)
+    assert train(tmp_path / "straight", *flags) == 0
+    assert "not used" not in capsys.readouterr().err
+    with pytest.MonkeyPatch.context() as patch:
+        kill_in(patch, "_step", 5)
+        with pytest.raises(Killed):
+            train(tmp_path / "run", *flags)
+    assert train(tmp_path / "run", *flags) == 0
+    same_end(tmp_path / "run", tmp_path / "straight")
+    before, after = load_file(parent), load_file(tmp_path / "run" / "weights.safetensors")
+    assert all(torch.equal(before[name], after[name]) for name in before), "nothing else moves"
+    teacher = {name.replace("coarse.", "student.", 1): value for name, value in before.items() if name.startswith("coarse.")}
+    assert changed(teacher, after, "student.") > 0.9
+    steps = [row for row in rows(tmp_path / "run") if row["stage"] == "distil"]
+    assert {row["metric"] for row in steps} >= {"distil", "untaught", "loss"}
+    drawn = {}
+    for name, calls in (("one", ()), ("several", ("--steps", 2))):
+        flags = ("--data", prepared, "--weights", tmp_path / "run" / "weights.safetensors", "--out", tmp_path / name, *calls)
+        assert cli("generate", *flags, "--purpose", "train", "--per-subject", 1, "--threads", 1) == 0
+        drawn[name] = (tmp_path / name / "windows.h5").read_bytes()
+    assert drawn["one"] != drawn["several"]
+    assert train(tmp_path / "moved", "--from", tmp_path / "run" / "weights.safetensors", "--train.steps", 2) == 0
+    assert not load(tmp_path / "moved" / "weights.safetensors").config.method.distilled and "not used" not in capsys.readouterr().err
+
+
 # -- refusals ---------------------------------------------------------------------------------------------------------------------------
 
 
