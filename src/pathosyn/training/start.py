@@ -45,7 +45,7 @@ def beginning(config: Config, start_from: Path | None) -> Method:
         known = {name: value for name, value in known.items() if not name.startswith(("looks", "look_around", "look_map"))}
     if loaded.config.method.tails and method.config.method.shared_grain > loaded.config.method.shared_grain:
         known = _without_tails(known, len(loaded.config.contrasts))
-    if method.student is None:
+    if "taught" not in method.state_dict():
         known = {name: value for name, value in known.items() if not name.startswith(STUDENT)}
     known = {name: grown(value, method.state_dict()[name].shape) for name, value in known.items() if not name.startswith("critic.")}
     new = method.load_state_dict(known, strict=False)
