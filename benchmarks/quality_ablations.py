@@ -71,6 +71,7 @@ CHANGES: dict[str, Change] = {
     "last call by Eqs. 9, 13": Change({"patches": 0.0}, {"sharpen_share": 0.0}),
     "critic for patches": Change({"patches": 0.0, "adversary": 0.1}),
     "critic and patches": Change({"adversary": 0.1}),
+    "last call at t = 20": Change({"level": 20}),
     "last call at t = 250": Change({"level": 250}),
     "no pat, ring, syn": Change({"weights": Weights(pat=0.0, ring=0.0, dev=0.0, syn=0.0)}),
     "pat, ring, syn times 10": Change({"weights": Weights(pat=1.0, ring=1.0, syn=1.0)}),

@@ -38,7 +38,7 @@ def main() -> int:
     ours, theirs = structure.method.state_dict(), sharpened.method.state_dict()
     # What lesions look like is the structure's alone; the other training may never have asked.
     statistics = {name for name, _ in structure.method.named_buffers()}
-    shared = [name for name in ours if name.startswith("sub.") or (name in statistics and not name.startswith("look"))]
+    shared = [name for name in ours if name.startswith("sub.") or (name in statistics and not name.startswith(("look", "taught")))]
     if differing := [name for name in shared if name not in theirs or not torch.equal(ours[name], theirs[name])]:
         print(f"found weights whose {differing[0]} differs; expected two trainings from the same weights; give such a pair", file=sys.stderr)
         return 2

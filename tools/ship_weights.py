@@ -31,7 +31,13 @@ def main() -> None:
     given = parser.parse_args()
     loaded = load(given.weights)
     if given.draw:
-        loaded.method.config = replace(loaded.config, method=chosen(loaded.config.method, given.draw))
+        method = loaded.method
+        method.config = replace(loaded.config, method=chosen(loaded.config.method, given.draw))
+        if method.config.method.distilled and method.student is None:
+            parser.error(f"{given.weights} holds no network that draws in one call; leave distilled=True out")
+        if method.student is not None and not method.config.method.distilled:
+            method.student = None
+            del method.taught
     path = FOLDER / f"{given.name}-{given.version}.safetensors"
     save_weights(path, loaded.method, loaded.provenance, half=True)
     index = FOLDER / "index.json"

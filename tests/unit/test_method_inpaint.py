@@ -128,6 +128,15 @@ def test_training_shows_what_the_draw_shows(method: MaskDiff, batch_of: Batches,
     assert torch.equal(counts[where], torch.ones_like(counts[where])) and counts[~where].unique().tolist() == pytest.approx([method.settings.background])
 
 
+def test_another_support_hides_something_else(method: MaskDiff, batch_of: Batches, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch, given = batch_of(2), []
+    monkeypatch.setattr(method, "noised_terms", lambda code, condition, streams, counts: given.append(condition) or {})
+    moved = replace(batch, S=batch.S.roll(5, -1))
+    for each in (batch, moved):
+        method.diffusion_terms(each, keys(each))
+    assert torch.allclose(given[1], method.condition(moved, method.background(moved)), atol=1e-5)
+
+
 def test_a_draw_does_not_depend_on_the_batch_and_a_missing_contrast_stays_0(resampling: MaskDiff, batch_of: Batches) -> None:
     batch = batch_of(3, present=[[1, 1], [1, 0], [1, 1]])
     drawn, alone = resampling.synthesize(batch, controls=Controls(seed=4)), resampling.synthesize(batch.shard(1, 3), controls=Controls(seed=4))

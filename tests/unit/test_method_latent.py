@@ -237,24 +237,38 @@ def test_a_slice_is_coded_once_and_anew_where_anything_of_it_is_another(make_lat
         asked.append(one.subject[0])
         return one.x.mean((2, 3), keepdim=True)
 
-    first, again = method.once(batch, made), method.once(batch, made)
+    fields = ("x", "S", "present")
+    first, again = method.once(batch, made, *fields), method.once(batch, made, *fields)
     assert torch.equal(first, again) and torch.allclose(first, batch.x.mean((2, 3), keepdim=True)) and len(asked) == 2
     other = batch.x.clone()
     other[1, 0, 3, 3] += 1.0
-    method.once(replace(batch, x=other), made)
-    method.once(replace(batch, S=torch.stack([batch.S[0], batch.S[1].flip(-1) + 0.5])), made)
+    method.once(replace(batch, x=other), made, *fields)
+    moved = replace(batch, S=torch.stack([batch.S[0], batch.S[1].flip(-1) + 0.5]))
+    method.once(moved, made, *fields)
     assert len(asked) == 4, "one slice of each"
-    method.once(batch, method.coded)
-    assert torch.allclose(method.once(batch, method.coded), method.encode(*seen(batch)), atol=1e-5), "another kind of code is not the same"
+    method.once(batch, made, "x")
+    method.once(moved, made, "x")
+    assert len(asked) == 6, "what is not of its fields does not count"
+    method.once(batch, method.coded, *fields)
+    assert torch.allclose(method.once(batch, method.coded, *fields), method.encode(*seen(batch)), atol=1e-5), "another kind of code is not the same"
+    assert not copy.deepcopy(method)._kept and method._kept, "a copy makes its own"
     method.begin("diffusion", [batch])
-    method.once(batch, made)
-    assert len(asked) == 6, "with another autoencoder, nothing is known"
+    method.once(batch, made, *fields)
+    assert len(asked) == 8, "with another autoencoder, nothing is known"
+
+
+def test_a_hole_elsewhere_is_no_other_slice(make_latent: Maker, batch_of: Batches, monkeypatch: pytest.MonkeyPatch) -> None:
+    method, batch = make_latent("brain-ldm"), batch_of(2, healthy=(True, True))
+    monkeypatch.setattr(latents, "mirrored", lambda batch, _: batch)
+    for shift in (0, 3):
+        method.losses(replace(batch, S=batch.S.roll(shift, -1), m=batch.m.roll(shift, -1)), player="eps", rng=streams(2))
+    assert len(method._kept) == 2
 
 
 def test_no_more_codes_are_kept_than_there_is_room_for(make_latent: Maker, batch_of: Batches, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(latents, "KEPT", 1)
     method, batch = make_latent("brain-ldm"), batch_of(3)
-    assert torch.equal(method.once(batch, method.coded), method.once(batch, method.coded)) and len(method._kept) == 1
+    assert torch.equal(method.once(batch, method.coded, "x"), method.once(batch, method.coded, "x")) and len(method._kept) == 1
 
 
 def test_the_diffusion_sees_half_of_the_slices_mirrored(ldm: LatentMethod, batch_of: Batches, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from pathosyn import diffusion, rng
 from pathosyn.checkpoint import Provenance, load, save_weights
 from pathosyn.config import Config, Train, default, paper
+from pathosyn.methods import build
 from pathosyn.methods.pathosyn import PathoSyn
 from pathosyn.reuse import chosen, going_on
 from pathosyn.training.start import beginning
@@ -149,6 +150,7 @@ def asked(structure: float, distil: float, *, distilled: bool = True) -> Config:
 def test_a_training_that_moves_the_teacher_drops_the_student_unless_it_teaches_it(had: bool, structure: float, distil: float, has: bool) -> None:
     trained = Config(method=replace(default(), distilled=had))
     assert going_on(trained, asked(structure, distil)).method.distilled is has
+    assert not going_on(trained, asked(0.0, 0.0, distilled=False)).method.distilled, "and one may leave it out"
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1])
@@ -168,6 +170,15 @@ def test_weights_keep_it_and_a_training_may_take_it_up_or_leave_it(method: Patho
     save_weights(tmp_path / "d.safetensors", dropped, Provenance())
     taken = beginning(replace(method.config, train=Train(structure_share=0.0, distil_share=1.0)), tmp_path / "d.safetensors")
     assert taken.student is not None and not taken.one_call  # type: ignore[attr-defined]
+    both = beginning(replace(method.config, train=Train(structure_share=0.4, distil_share=0.1)), tmp_path / "w.safetensors")
+    assert both.student is not None and not both.one_call, "while its teacher moves, the old one may not draw"  # type: ignore[attr-defined]
+
+
+def test_weights_of_another_method_lend_f_sub_to_a_training_that_makes_one(method: PathoSyn, tmp_path: Path) -> None:
+    lender = build(replace(method.config, name="vaegan"))
+    save_weights(tmp_path / "v.safetensors", lender, Provenance())
+    made = beginning(replace(asked(0.4, 0.1, distilled=False), networks=method.config.networks), tmp_path / "v.safetensors")
+    assert made.student is not None  # type: ignore[attr-defined]
 
 
 def test_to_name_solver_steps_or_spacing_asks_for_the_first_network() -> None:

@@ -142,6 +142,8 @@ def _faults(verb: TrainVerb) -> list[Fault]:
     if verb.start_from:
         return faults
     faults += outside("m", verb.m) + outside("networks", verb.networks)
+    if verb.m.distilled and not verb.train.distil_share:
+        faults.append(Fault("--m.distilled", "no steps to teach it", "--train.distil-share above 0", "add --train.distil-share 0.05"))
     if not faults and verb.m.steps > verb.m.timesteps:
         faults.append(Fault("--m.steps", str(verb.m.steps), f"1…{verb.m.timesteps}", "give fewer, or more --m.timesteps"))
     if not faults and verb.m.coarse > 1 and verb.m.level > verb.m.timesteps:

@@ -9,7 +9,6 @@ The diffusion sees each slice as it is or mirrored, so that there are two codes 
 
 from __future__ import annotations
 
-import hashlib
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
@@ -46,6 +45,13 @@ CELL = 8
 """Pixels over which roughness is averaged."""
 
 
+class Kept(dict[int, Tensor]):
+    """Codes by the content that they are of. A copy of a method, as validation makes one, makes its own."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Kept:
+        return Kept()
+
+
 class LatentMethod(Method):
     """Encoder, decoder, denoiser and the code's statistics (buffers `code_mean`, `code_std`, a number a channel); a method says what the denoiser is shown."""
 
@@ -62,7 +68,7 @@ class LatentMethod(Method):
         self.encoder, self.decoder = SliceEncoder(contrasts, *sizes), SliceDecoder(contrasts, *sizes)
         self.eps = DeviationNetwork(settings.code, condition, settings.denoiser, settings.blocks)
         self.critic = PatchCritic(contrasts, settings.critic) if settings.adversary and settings.adversary_share and settings.autoencoder_share else None
-        self._kept: dict[bytes, Tensor] = {}
+        self._kept = Kept()
         self.register_buffer("code_mean", torch.zeros(settings.code))
         self.register_buffer("code_std", torch.ones(settings.code))
         steps = config.method.timesteps, config.method.beta_start, config.method.beta_end
@@ -196,20 +202,19 @@ class LatentMethod(Method):
         """The denoiser's loss on one batch."""
 
     @torch.no_grad()
-    def once(self, batch: LesionBatch, made: Callable[[LesionBatch], Tensor]) -> Tensor:
-        """`made` (B, …) of each slice, of the same content computed once as long as the autoencoder stands still. Slice by slice, so that no number depends on
-        what else was in the batch."""
+    def once(self, batch: LesionBatch, made: Callable[[LesionBatch], Tensor], *of: str) -> Tensor:
+        """`made` (B, …) of each slice, computed once of the same content of its fields `of`, as long as the autoencoder stands still. Slice by slice and in 32
+        bit, so that no number depends on what else was in the batch, or on who asked first."""
         codes = []
         for i in range(len(batch)):
             one = batch.some(slice(i, i + 1))
-            content = hashlib.blake2b(made.__qualname__.encode(), digest_size=16)
-            for field in (one.x, one.S, one.present):
-                content.update(field.cpu().numpy().tobytes())
-            code = self._kept.get(content.digest())
+            content = hash((made.__qualname__, *(getattr(one, name).cpu().numpy().tobytes() for name in of)))
+            code = self._kept.get(content)
             if code is None:
-                code = made(one)[0]
+                with torch.autocast(one.x.device.type, enabled=False):
+                    code = made(one)[0]
                 if len(self._kept) < KEPT:
-                    self._kept[content.digest()] = code
+                    self._kept[content] = code
             codes.append(code)
         return torch.stack(codes)
 

@@ -46,8 +46,8 @@ class MaskDiff(LatentMethod):
     def diffusion_terms(self, batch: LesionBatch, streams: Sequence[torch.Generator]) -> dict[str, Tensor]:
         """Eq. 9 on the slice's code within the foreground, put into the background's as at the draw; there it counts little."""
         where = self.foreground(batch)
-        background = self.once(batch, self.background)
-        code = torch.where(where > 0, self.once(batch, self.coded), background)
+        background = self.once(batch, self.background, "x", "S", "present")
+        code = torch.where(where > 0, self.once(batch, self.coded, "x", "present"), background)
         return self.noised_terms(code, self.condition(batch, background), streams, where + self.settings.background * (1.0 - where))
 
     def paint(self, batch: LesionBatch, background: Tensor, streams: Sequence[torch.Generator], times: Sequence[int]) -> Tensor:

@@ -39,7 +39,7 @@ class BrainLdm(LatentMethod):
     def diffusion_terms(self, batch: LesionBatch, streams: Sequence[torch.Generator]) -> dict[str, Tensor]:
         """Eq. 9 on the code. A hole over healthy tissue is no lesion: such slices come with an empty mask."""
         lesion = (~batch.healthy).to(batch.x.dtype)[:, None, None, None]
-        code = self.once(batch, self.coded)
+        code = self.once(batch, self.coded, "x", "present")
         return self.noised_terms(code, self.condition(batch, lesion), streams)
 
     @torch.no_grad()

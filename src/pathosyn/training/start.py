@@ -25,10 +25,11 @@ def beginning(config: Config, start_from: Path | None) -> Method:
     and the settings on which that depends. InputError as `load`, and for a training in latent space that does not start from an E_r and a D_r."""
     torch.manual_seed(config.train.seed)  # also for the critic, which a weight file does not hold
     latent = config.name == "pathosyn" and config.method.space == "latent"
+    config = replace(config, method=replace(config.method, distilled=config.method.distilled or config.train.distil_share > 0))
     if start_from is None:
         if latent:
             raise _without_encoder("--m.space", "latent without --from")
-        return build(replace(config, method=replace(config.method, distilled=config.method.distilled or config.train.distil_share > 0)))
+        return build(config)
     loaded = load(start_from)
     if latent and not _holds(loaded.any_method.state_dict(), "sub", "encoder", "decoder"):
         raise _without_encoder(start_from, f"weights of {loaded.config.name}, which hold no E_r and D_r of deviations")
@@ -45,7 +46,7 @@ def beginning(config: Config, start_from: Path | None) -> Method:
         known = {name: value for name, value in known.items() if not name.startswith(("looks", "look_around", "look_map"))}
     if loaded.config.method.tails and method.config.method.shared_grain > loaded.config.method.shared_grain:
         known = _without_tails(known, len(loaded.config.contrasts))
-    if "taught" not in method.state_dict():
+    if "taught" not in method.state_dict() or config.train.structure_share or config.train.distil_share:  # until it is taught anew, it may not draw
         known = {name: value for name, value in known.items() if not name.startswith(STUDENT)}
     known = {name: grown(value, method.state_dict()[name].shape) for name, value in known.items() if not name.startswith("critic.")}
     new = method.load_state_dict(known, strict=False)
