@@ -42,7 +42,7 @@ from pathosyn.weights import find
 
 REGIONS = ("lesion", "lesion, intensity", "lesion, texture", "lesion, rim", "whole image", "background")
 CONTROLS = ("real", "copy-paste", "conventional", "gaussian")
-SLICES = {"lr": 8e-4, "ema": 0.998}
+SLICES = {"lr": 8e-4, "ema": 0.999}
 """Of the diffusions of whole slices' codes, which need many steps, each a cheap one."""
 
 
@@ -63,11 +63,11 @@ ROWS = {
     "pathosyn": Row("pathosyn", "vaegan"),  # f_sub alone: what it lends is the same network
     "latent": Row("pathosyn", "vaegan", {"space": "latent"}),
     "difference-gan": Row("difference-gan", "f_sub", compared={"difference": {"anchor": 4.0}}, longer=5 / 9),
-    "brain-ldm": Row("brain-ldm", "autoencoder", compared={"latent": {"autoencoder_share": 0.0}}, train=SLICES, longer=13 / 3),
-    "maskdiff-inpaint": Row("maskdiff-inpaint", "autoencoder", compared={"latent": {"autoencoder_share": 0.0}}, train=SLICES, longer=5 / 3),
+    "brain-ldm": Row("brain-ldm", "autoencoder", compared={"latent": {"autoencoder_share": 0.0}}, train=SLICES, longer=40 / 3),
+    "maskdiff-inpaint": Row("maskdiff-inpaint", "autoencoder", compared={"latent": {"autoencoder_share": 0.0}}, train=SLICES, longer=80 / 9),
     "meta-auto": Row("meta-auto", train={"batch_pixels": 131072}, longer=4 / 3),
 }
-LENDERS = {"autoencoder": Row("brain-ldm", compared={"latent": {"autoencoder_share": 1.0}}, train={"lr": 3e-4}, longer=4 / 3)}
+LENDERS = {"autoencoder": Row("brain-ldm", compared={"latent": {"autoencoder_share": 1.0}}, train={"lr": 3e-4}, longer=8 / 3)}
 """What is trained for others to start from, and is no row of the table."""
 
 

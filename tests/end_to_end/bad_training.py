@@ -169,6 +169,7 @@ TRAIN = [
     Case("train: a seed beyond 64 bits", lambda p: p.train("--train.seed", 10**30), ("--train.seed", "1e+30")),
     Case("train: a rate that is no number", lambda p: p.train("--train.lr", "nan"), ("--train.lr", "nan")),
     Case("train: share above 1", lambda p: p.train("--train.substrate-share", 1.5), ("--train.substrate-share", "0…1")),
+    Case("train: a student without steps", lambda p: p.train("--m.distilled"), ("--m.distilled", "--train.distil-share")),
     Case("train: unknown method", lambda p: p.train("--method", "gan"), ("--method", "'gan'", "one of pathosyn", "choose")),
     Case("train: unknown preset", lambda p: p.train("--preset", "papper"), ("--preset",), parser=True),
     Case("train: unknown flag", lambda p: p.train("--epochs", 5), ("--epochs",), parser=True),
