@@ -41,14 +41,18 @@ class Noised:
     x_hat: Image
 
 
+def _of_lesions(batch: LesionBatch, parts: Parts) -> Image:
+    """1 on the contrasts that a window has, 0 for a healthy hole: it has no lesion to learn from. (B, C, 1, 1)."""
+    return parts.known * (~batch.healthy).to(batch.x.dtype)[:, None, None, None]
+
+
 def noised(model: PathoSyn, batch: LesionBatch, parts: Parts, x_sub: Image, streams: Sequence[torch.Generator], *, last: bool = False) -> Noised:
     """One call of eps_theta on noised deviations, at any t; `last`: at the draw's last call, where all that is known of r_0 is its coarse form."""
     method, T = model.config.method, model.schedule.T  # noqa: N806 - the paper's letter
     device, shape = batch.x.device, tuple(batch.x.shape[1:])
     t = diffusion.training_times(rng.integers(streams, 1, T), T, times=method.times).to(device)
     eps = rng.normal(streams, shape).to(device)
-    # A healthy hole has no lesion to learn from.
-    counts = parts.known * (~batch.healthy).to(batch.x.dtype)[:, None, None, None]
+    counts = _of_lesions(batch, parts)
     where = parts.support * counts
     r0 = start = model.to_scaled(decomposition.deviation(batch.x, x_sub, where))
     form = there = shared = None
@@ -87,7 +91,7 @@ def structure_terms(model: PathoSyn, batch: LesionBatch, parts: Parts, x_sub: Im
     """Eq. 9 on the coarse form of the deviation."""
     method = model.config.method
     assert model.coarse is not None
-    counts = parts.known * (~batch.healthy).to(batch.x.dtype)[:, None, None, None]
+    counts = _of_lesions(batch, parts)
     r0, there = coarse.form(model, model.to_scaled(decomposition.deviation(batch.x, x_sub, parts.support * counts)), batch, x_sub, parts)
     if model.looking:
         r0 = appearance.recoloured(model, r0, batch, parts, streams)
@@ -112,7 +116,7 @@ def distilled_terms(model: PathoSyn, batch: LesionBatch, parts: Parts, x_sub: Im
         shown, noise = model.condition_form(batch, x_sub, parts, look), rng.normal(streams, tuple(r0.shape[1:])).to(r0.device)
         wanted = model.sample_form(shown, parts, lambda _: noise, steps=model.config.method.steps)
         untaught = model.sample_form(shown, parts, lambda _: noise, steps=1)
-    counts = parts.known * (~batch.healthy).to(batch.x.dtype)[:, None, None, None]
+    counts = _of_lesions(batch, parts)
     where = there * counts.repeat(1, r0.shape[1] // batch.x.shape[1], 1, 1)
     drawn = model.sample_form(shown, parts, lambda _: noise)
     terms = {name: losses.masked_mean((form - wanted).square(), where) for name, form in (("distil", drawn), ("untaught", untaught))}

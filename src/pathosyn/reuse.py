@@ -48,9 +48,8 @@ def going_on(trained: Config, asked: Config) -> Config:
     if asked.train.structure_share:  # the network of forms can learn what roughness is now
         method = replace(method, rough_of=asked.method.rough_of)
     # A new network of forms makes the one that learned from the old one untrue.
-    true = trained.method.distilled and not asked.train.structure_share
-    distilled = bool(asked.train.distil_share) or (true and asked.method.distilled)
-    method = replace(method, distilled=distilled)
+    holds = trained.method.distilled and not asked.train.structure_share
+    method = replace(method, distilled=bool(asked.train.distil_share) or (holds and asked.method.distilled))
     if trained.method.coarse > 1:
         method, coarse = replace(method, coarse=trained.method.coarse), trained.networks.coarse
     if trained.method.space == "latent":  # E_r and D_r, which stay, are shown it

@@ -70,6 +70,17 @@ def kill_in(patch: pytest.MonkeyPatch, name: str, at: int) -> None:
     patch.setattr(loop, name, killed)
 
 
+def killed_and_straight(train: Cli, folder: Path, at: int, *flags: object) -> None:
+    """A training into `straight`, and one into `run` that is killed in its `at`-th step and taken up again, end alike."""
+    assert train(folder / "straight", *flags) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        kill_in(patch, "_step", at)
+        with pytest.raises(Killed):
+            train(folder / "run", *flags)
+    assert train(folder / "run", *flags) == 0
+    same_end(folder / "run", folder / "straight")
+
+
 # -- stop + resume = straight run -------------------------------------------------------------------------------------------------------
 
 
@@ -289,15 +300,9 @@ def test_fine_tuning_may_train_and_draw_in_another_way(train: Cli, straight: Pat
 def test_fine_tuning_moves_f_sub_and_resumes(train: Cli, straight: Path, tmp_path: Path) -> None:
     parent = straight / "weights.safetensors"
     flags = ("--from", parent, "--train.seed", 3, "--train.validate-every", 100)
-    assert train(tmp_path / "straight", *flags) == 0
+    killed_and_straight(train, tmp_path, 8, *flags)
     before, after = load_file(parent), load_file(tmp_path / "straight" / "weights.safetensors")
     assert changed(before, after, "sub.") > 0.9 and changed(before, after, "eps.") > 0.9
-    with pytest.MonkeyPatch.context() as patch:
-        kill_in(patch, "_step", 8)
-        with pytest.raises(Killed):
-            train(tmp_path / "run", *flags)
-    assert train(tmp_path / "run", *flags) == 0
-    same_end(tmp_path / "run", tmp_path / "straight")
 
 
 def test_a_student_is_taught_on_top_of_weights_resumes_draws_and_is_dropped_when_its_teacher_moves(
@@ -305,14 +310,8 @@ def test_a_student_is_taught_on_top_of_weights_resumes_draws_and_is_dropped_when
 ) -> None:
     parent, shares = straight / "weights.safetensors", ("--train.substrate-share", 0, "--train.structure-share", 0, "--train.sharpen-share", 0)
     flags = ("--from", parent, "--train.distil-share", 1, *shares, "--train.steps", 6)
-    assert train(tmp_path / "straight", *flags) == 0
+    killed_and_straight(train, tmp_path, 5, *flags)
     assert "not used" not in capsys.readouterr().err
-    with pytest.MonkeyPatch.context() as patch:
-        kill_in(patch, "_step", 5)
-        with pytest.raises(Killed):
-            train(tmp_path / "run", *flags)
-    assert train(tmp_path / "run", *flags) == 0
-    same_end(tmp_path / "run", tmp_path / "straight")
     before, after = load_file(parent), load_file(tmp_path / "run" / "weights.safetensors")
     assert all(torch.equal(before[name], after[name]) for name in before), "nothing else moves"
     teacher = {name.replace("coarse.", "student.", 1): value for name, value in before.items() if name.startswith("coarse.")}
