@@ -156,6 +156,8 @@ def test_batches_have_the_size_asked_for(path: Path) -> None:
     slices = Slices(path, "train")
     assert slices.batch_size(64, 6 * 64**2) == 6
     assert slices.batch_size(64, 100) == 1
+    held = {1.4: 1, 1.6: 2, 2.9: 2, 3.5: 4, 7.1: 8, 16.0: 16, 20.4: 20}
+    assert {windows: slices.batch_size(64, round(windows * 64**2)) for windows in held} == held, "two processes share them evenly"
     assert slices.batch_size(64, 6 * 64**2, world_size=4) == 6
     assert slices.batch_size(64, 2 * 64**2, world_size=4) == 4, "none may be idle"
 

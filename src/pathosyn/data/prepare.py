@@ -13,7 +13,6 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -88,7 +87,7 @@ def prepare(
     settings = store.settings_of(contrasts, geometry, inpaint, _version())
     part = out.with_name(out.name + ".part")
     names = [files.name for files in subjects]
-    pool: ProcessPoolExecutor | None = None
+    pool: processes.Readers | None = None
     try:
         if out.exists() and _is_same(out, settings, partitions, subjects):
             return _summary(out, names, len(names), start)
@@ -103,7 +102,7 @@ def prepare(
             work = partial(_work, contrasts=contrasts, geometry=geometry, inpaint=inpaint)
             faults: list[Fault] = []
             with track(len(subjects), "prepare", "subjects", done=len(done), show=progress) as bar:
-                for files, result in processes.in_order(work, todo, pool, most=readers + 2):
+                for files, result in processes.in_order(work, todo, pool, most=readers + processes.AHEAD):
                     if isinstance(result, list):
                         faults += result
                     else:

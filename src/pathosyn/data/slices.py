@@ -261,8 +261,10 @@ class Slices:
         return collated(samples, changes, names=self.subjects, present=self.present, filled=self._fills is not None)
 
     def batch_size(self, side: int, batch_pixels: int, world_size: int = 1) -> int:
-        """Windows a step: as many as `batch_pixels` holds, one a process at the least."""
-        return max(world_size, batch_pixels // side**2)
+        """Windows a step: about as many as `batch_pixels` holds, one a process at the least. An even number where it is two or more: of seven, one of two
+        processes has four, and the other waits."""
+        held = batch_pixels / side**2
+        return max(world_size, 1 if held < 1.5 else 2 * round(held / 2))
 
     def draw(self, step: int, *, seed: int, batch_pixels: int, healthy: float, rank: int = 0, world_size: int = 1) -> LesionBatch:
         """The batch of a training step, the same for the same arguments in whatever process and order: of `world_size` processes, the share of `rank`, which
