@@ -126,7 +126,8 @@ def load(weights: str | Path, *, device: str = "cpu", backend: Backend = "torch"
     config, provenance, tensors = _read(path)
     sha256 = file_sha256(path)
     try:
-        method = build(config)
+        with torch.random.fork_rng(devices=[]):  # networks begin at random, and whoever loads weights may count on their own numbers
+            method = build(config)
         method.critic = None
         method.load_state_dict(tensors)
     except (ValueError, RuntimeError) as error:

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 METHODS = (*GENERATIVE, *CONTROLS, "conventional", "none")
+WEIGHTLESS = ("conventional", "none")
+"""In whose sets no weights have a part."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ def generate(
     asked = Request(method, purpose, partition, per_lesion, per_subject, seed, steps, severity, wish or Wish(), reconstruct)
     _refuse(asked)
     refuse_unwritable(out, "--out")
-    fabric = fabric_for(Train(devices=devices, nodes=nodes), device) if devices * nodes > 1 or device != "cpu" else None
+    fabric = fabric_for(Train(devices=devices, nodes=nodes), device, flag="--devices") if devices * nodes > 1 or device != "cpu" else None
     loaded = opened(weights, str(fabric.device) if fabric else "cpu", backend)
     if method in GENERATIVE and method != loaded.config.name:
         found, remedy = f"{method} with weights of {loaded.config.name}", f"give --weights that `pathosyn train --method {method}` made"
@@ -101,13 +103,13 @@ def generate(
         rows = rows[np.unique(slices.windows[["subject", "z"]][rows], return_index=True)[1]]
     if not len(rows) and method != "none":
         raise refuse(data, found=f"no lesion in the {partition} subjects", expected="lesion windows to draw on", remedy="prepare data with masks there")
-    origin = Origin(slices.contrasts, fingerprint(slices), method, purpose, partition, loaded.sha256, seed)
+    origin = Origin(slices.contrasts, fingerprint(slices), method, purpose, partition, "" if method in WEIGHTLESS else loaded.sha256, seed)
     training = Slices(data, "train", contrasts=loaded.config.contrasts) if method in NEEDS_DONOR or asked.wish.masks == "sampled" else None
     work = [(members, replicate) for members in scenes.in_batches(slices, rows) for replicate in range(per_lesion)]
     writer = Writer(out, origin, {**vars(asked), "batch_pixels": scenes.BATCH_PIXELS, "pathosyn": package_version(), "backend": loaded.backend})
     placer = None if asked.wish.plain else Placer(asked.wish, slices, training, healer(loaded))
     lent = scenes.labels(slices) | (scenes.labels(training) if training else {})
-    job = _Job(asked, loaded, slices, placer, drawer(method, loaded, slices, training, steps, reconstruct=reconstruct), writer, work, lent)
+    job = _Job(asked, loaded, slices, placer, drawer(method, loaded, slices, training, steps, reconstruct=reconstruct), writer, work, lent, training)
     return _run(job, fabric, show=progress)
 
 
@@ -123,6 +125,8 @@ class _Job:
     """Rows of a batch, and which replicate of them."""
     labels: dict[str, str]
     """What the data says of each subject that may lend a lesion, as JSON."""
+    training: Slices | None
+    """Those who lend lesions or shapes, where they are asked for."""
 
 
 def _run(job: _Job, fabric: Fabric | None, *, show: bool) -> Path:
@@ -137,8 +141,11 @@ def _run(job: _Job, fabric: Fabric | None, *, show: bool) -> Path:
         fabric.barrier()
     mine = [(number, *each) for number, each in enumerate(job.work) if number % world == rank]
     there = sum(len(members) for number, members, _ in mine if job.writer.has(number))
+    share = sum(len(members) for _, members, _ in mine)
+    if there and show and rank == 0:
+        print(f"generate {job.asked.method}: {there} of {share} windows are there from before", file=sys.stderr)
     try:
-        with track(total // world, f"generate {job.asked.method}", "windows", done=there, show=show and rank == 0) as bar:
+        with track(share, f"generate {job.asked.method}", "windows", done=there, show=show and rank == 0) as bar:
             for number, members, replicate in mine:
                 if not job.writer.has(number):
                     job.writer.add(number, *_batch(job, members, replicate))
@@ -180,7 +187,8 @@ def _rows(job: _Job, scene: scenes.Scene, drawn: Drawn, replicate: int, seed: in
     """A description for each window. Labels such as grade belong to the lesion: a lesion that was drawn without regard to them has none."""
     asked = job.asked
     for b, window in enumerate(drawn.windows):
-        donor, mask = drawn.donors[b], scene.masks[b]
+        lent, mask = drawn.donors[b], scene.masks[b]
+        donor = "" if lent.subject == scene.batch.subject[b] else lent.subject
         yield {
             "row": scene.rows[b],
             "subject": scene.batch.subject[b],
@@ -191,13 +199,13 @@ def _rows(job: _Job, scene: scenes.Scene, drawn: Drawn, replicate: int, seed: in
             "replicate": replicate,
             "seed": seed,
             "method": asked.method,
-            "weights": job.loaded.sha256[:12],
+            "weights": job.writer.origin.weights[:12],
             "severity": asked.severity,
-            "donor": "" if donor == scene.batch.subject[b] else donor,
-            "mask": "augmented" if asked.method == "conventional" else "donor" if donor not in ("", scene.batch.subject[b]) else mask.how,
+            "donor": donor,
+            "mask": "augmented" if asked.method == "conventional" else "donor" if donor else mask.how,
             "mask_subject": donor or mask.subject,
-            "mask_z": mask.z,
-            "labels": job.labels.get(donor, ""),
+            "mask_z": lent.z if donor else mask.z,
+            "labels": job.labels.get(lent.subject, ""),
             "lesion_pixels": int((drawn.m[b] > 0).sum()),
             "plane": _key(job, scene, b, replicate) if drawn.planes[b] is not None else "",
         }
@@ -214,13 +222,25 @@ def _tell_missing(job: _Job, wanted: int) -> None:
         print(f"warning: {missing} of {wanted} masks found no place on the head and have no row", file=sys.stderr)
 
 
+def _size(job: _Job, windows: int) -> int:
+    """Bytes that these take at the most, before they are packed."""
+    slices, several = job.slices, len(job.slices.contrasts)
+    sides = slices.windows["side"].astype(np.int64)
+    pixels = sum(int((sides[members] ** 2).sum()) for members, _ in job.work)
+    if not job.asked.wish.plain:  # masks that are moved, resized or sampled have windows of their own
+        pixels = windows * max([*slices.sides, *(job.training.sides if job.training else ()), int(sides.max(initial=0))]) ** 2
+    whole = job.loaded.any_method.whole if job.asked.method in GENERATIVE else 0
+    if windows and job.asked.method == "conventional":
+        pixels = windows * scenes.side_of(slices) ** 2
+    planes = 0
+    if windows and (whole or not job.asked.wish.plain):  # the slice beside its window
+        planes = windows * several * max(whole, scenes.side_of(slices)) ** 2
+    return 2 * (pixels * (2 * several + 2) + planes)
+
+
 def _announce(job: _Job, windows: int, *, show: bool) -> None:
     """How much is to be drawn and how much of the disk it takes. InputError where that is not free."""
-    table, several = job.slices.windows, len(job.slices.contrasts)
-    pixels = sum(int((table["side"][members].astype(np.int64) ** 2).sum()) for members, _ in job.work)
-    size = 2 * pixels * (2 * several + 2)
-    if job.loaded.any_method.whole and job.asked.method in GENERATIVE:
-        size += 2 * windows * several * job.loaded.any_method.whole**2
+    table, size = job.slices.windows, _size(job, windows)
     place = next(path for path in (job.writer.folder, *job.writer.folder.absolute().parents) if path.exists())
     free = shutil.disk_usage(place).free
     if 2 * size > free:  # the batches and the set that is made of them

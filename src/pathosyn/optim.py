@@ -49,8 +49,8 @@ def first_process() -> bool:
     return not (together.is_available() and together.is_initialized()) or together.get_rank() == 0
 
 
-def fabric_for(settings: Train, device: str) -> Fabric:
-    """Processes, device and precision, launched. InputError for a device, or a number of them, that is not there."""
+def fabric_for(settings: Train, device: str, *, flag: str = "--train.devices") -> Fabric:
+    """Processes, device and precision, launched. InputError for a device, or a number of them (which `flag` gave), that is not there."""
     from lightning_fabric import Fabric
 
     cuda = torch.cuda.is_available()
@@ -59,7 +59,7 @@ def fabric_for(settings: Train, device: str) -> Fabric:
     accelerator = "cuda" if cuda and device != "cpu" else "cpu"
     if accelerator == "cuda" and settings.devices > torch.cuda.device_count():
         there = torch.cuda.device_count()
-        raise refuse("--train.devices", found=str(settings.devices), expected=f"at most the {there} GPUs that torch sees", remedy="give fewer")
+        raise refuse(flag, found=str(settings.devices), expected=f"at most the {there} GPUs that torch sees", remedy="give fewer")
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces the precision, which environment.json and config.json say
     several = settings.devices * settings.nodes > 1
     fabric = Fabric(

@@ -7,6 +7,7 @@ noise. The same command again resumes; stop + resume ends in the same weights as
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -89,6 +90,8 @@ def fit(data: str | Path, run: str | Path, config: Config, *, start_from: str | 
     parent = file_sha256(start_from) if start_from else ""
     if fabric.is_global_zero:
         folder.open(config, data=fingerprint(train), parent=parent)
+        if grown := feed.grown(seen, config.train, fabric.world_size):
+            print(f"warning: {grown}", file=sys.stderr)
     fabric.barrier()
     state = folder.load_state(fabric.device)
     fabric.barrier()  # every process has cut metrics.csv before one writes to it

@@ -292,6 +292,15 @@ def test_severity_scales_the_distance_to_the_healed_scan(
     assert np.allclose(np.array(away[1:]) / away[3], (0.25, 0.5, 1, 2), rtol=1e-3), "linear in severity where nothing is clipped"
 
 
+def test_nothing_is_drawn_below_the_scans_least_value(insert: Cli, restore: Callable[..., Path], storage: Callable[..., Any], tmp_path: Path) -> None:
+    source = restore(tmp_path / "in" / "case", storage(dtype="float32"))
+    assert insert(source, tmp_path / "out", "--severity", 40) == 0
+    for name in ("t1", "flair"):
+        scan, drawn = (native(folder / f"{stem}_{name}.nii.gz") for folder, stem in ((source, "case"), (tmp_path / "out" / "case-r00", "case-r00")))
+        changed = drawn[drawn != scan]
+        assert changed.min() >= scan.min() and changed.max() > 2 * scan.max(), "and nothing else holds it"
+
+
 def test_severity_0_is_heal_to_the_bit(insert: Cli, heal: Cli, subject: Path, tmp_path: Path, read: Callable[[Path], Any]) -> None:
     assert insert(subject, tmp_path / "out", "--severity", 0) == 0
     assert heal(subject, tmp_path / "out") == 0

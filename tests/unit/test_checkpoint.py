@@ -66,6 +66,13 @@ def test_a_loaded_method_draws_what_the_saved_one_draws(path: Path, tiny: dict[s
     torch.testing.assert_close(theirs, ours, atol=1e-5, rtol=1e-5)
 
 
+def test_loading_leaves_torchs_random_numbers_alone(path: Path, tiny: dict[str, Any]) -> None:
+    torch.manual_seed(5)
+    before = torch.random.get_rng_state()
+    load(path)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
 def test_the_same_weights_are_the_same_bytes(path: Path, tmp_path: Path, tiny: dict[str, Any]) -> None:
     save_weights(tmp_path / "again.safetensors", tiny["default"], SEEN)
     assert (tmp_path / "again.safetensors").read_bytes() == path.read_bytes()

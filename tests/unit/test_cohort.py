@@ -13,6 +13,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -137,12 +138,12 @@ def test_two_processes_make_the_same_set(data: Path, loaded: Loaded, tmp_path: P
 
     def second() -> None:
         turn[0] = 1
-        monkeypatch.setattr(cohort, "fabric_for", lambda *_: Rank(1, lambda: None))
+        monkeypatch.setattr(cohort, "fabric_for", lambda *_, **__: Rank(1, lambda: None))
         draw(data, tmp_path / "set", loaded, devices=2)
         turn[0] = 0
 
     monkeypatch.setattr(cohort, "_batch", counted)
-    monkeypatch.setattr(cohort, "fabric_for", lambda *_: Rank(0, second))
+    monkeypatch.setattr(cohort, "fabric_for", lambda *_, **__: Rank(0, second))
     draw(data, tmp_path / "set", loaded, devices=2)
     assert drawn == {0: 4, 1: 4} and digests(tmp_path / "set") == alone
 
@@ -158,6 +159,27 @@ def test_no_room_is_said_before_anything_is_drawn(data: Path, loaded: Loaded, tm
 def test_what_is_to_come_is_announced(data: Path, loaded: Loaded, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(data, tmp_path / "set", loaded, method="real", per_subject=4, per_lesion=2)
     assert "16 windows of 2 subjects, at most 1 MB" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("method", "wish"),
+    [
+        ("pathosyn", Wish()),
+        ("copy-paste", Wish()),
+        ("conventional", Wish()),
+        ("pathosyn", Wish(shift_mm=(2.0, 0.0), extent_mm=1.0)),
+        ("pathosyn", Wish(masks="sampled", anatomy="other")),
+    ],
+)
+def test_what_is_announced_holds_and_is_not_many_times_too_much(
+    method: str, wish: Wish, data: Path, loaded: Loaded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    real = cohort._size
+    monkeypatch.setattr(cohort, "_size", lambda *given: asked.append(real(*given)) or asked[-1])
+    found = SyntheticSet(run(data, tmp_path / "set", loaded, method=method, per_subject=3, wish=wish, progress=False))
+    written = sum(array.nbytes // 2 for _, window in found.windows() for array in window.values())  # half precision
+    assert written <= asked[0] < 2.5 * written
 
 
 # -- whole slices -----------------------------------------------------------------------------------------------------------------------
@@ -229,7 +251,23 @@ def test_every_row_says_what_it_was_made_of(data: Path, loaded: Loaded, tmp_path
     rows = SyntheticSet(draw(data, tmp_path / "set", loaded, severity=0.5, seed=7)).rows
     wanted = {"method": "pathosyn", "partition": "validation", "weights": "s" * 12, "severity": 0.5, "mask": "own"}
     assert all((rows[name] == value).all() for name, value in wanted.items())
-    assert (rows["mask_subject"] == rows["subject"]).all() and set(rows["replicate"]) == {0, 1}
+    assert (rows["mask_subject"] == rows["subject"]).all() and (rows["mask_z"] == rows["z"]).all() and set(rows["replicate"]) == {0, 1}
+
+
+@pytest.mark.parametrize("method", ["copy-paste", "permuted"])
+def test_a_donors_mask_is_of_the_slice_that_is_named(method: str, data: Path, loaded: Loaded, tmp_path: Path) -> None:
+    found, training = SyntheticSet(draw(data, tmp_path / "set", loaded, method=method)), Slices(data, "train", contrasts=("t1", "flair"))
+    for row, window in found.windows():
+        lent = (training.windows["subject"] == training.subjects.index(row["mask_subject"])) & (training.windows["z"] == row["mask_z"])
+        masks = [training.lesion([int(n)]).m[0, 0].numpy() > 0 for n in np.flatnonzero(lent)]
+        assert any(np.array_equal(window["m"] > 0, mask) for mask in masks)
+    assert (found.rows["mask_z"] != found.rows["z"]).any()
+
+
+@pytest.mark.parametrize("method", ["conventional", "none"])
+def test_a_set_in_which_no_weights_have_a_part_names_none(method: str, data: Path, loaded: Loaded, tmp_path: Path) -> None:
+    found = SyntheticSet(draw(data, tmp_path / "set", loaded, method=method))
+    assert found.origin.weights == "" and not found.rows.get("weights", pd.Series(dtype=str)).astype(str).str.strip().any()
 
 
 def test_severity_scales_what_is_drawn(data: Path, loaded: Loaded, tmp_path: Path) -> None:

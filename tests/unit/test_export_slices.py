@@ -11,7 +11,7 @@ import pytest
 from pathosyn.data.normalise import Normaliser
 from pathosyn.data.windows import Window, cut
 from pathosyn.export.nifti import native
-from pathosyn.export.slices import Case, Drawn, composed, file_names
+from pathosyn.export.slices import Case, Drawn, _picture, composed, file_names
 
 H, W = 24, 40
 LEFT, RIGHT = (slice(8, 12), slice(4, 8)), (slice(8, 12), slice(28, 32))
@@ -96,6 +96,18 @@ def test_a_whole_drawn_slice_may_be_handed_in() -> None:
     window = drawn(Window(0, 2, 0, 20), 5, left)
     image, label = composed(plane, lesion, support, [Drawn(window.window, plane + 5 * (left | far), window.m, whole=True)])
     assert np.array_equal((image != plane).any(axis=0), left | far) and np.array_equal(label, lesion)
+
+
+def test_nothing_that_is_drawn_is_darker_than_all_of_the_scan() -> None:
+    plane, lesion, support = scan()
+    source = SimpleNamespace(
+        slices=SimpleNamespace(plane=lambda *_: (plane, lesion), contrasts=("t1", "t2")), lesion=lambda *_: lesion, support=lambda *_: support
+    )
+    case = Case("", source, 0, 0, 0)  # type: ignore[arg-type]
+    dark = drawn(Window(0, 2, 0, 20), -20, support)
+    for each in (dark, Drawn(Window(0, 2, 0, 20), plane - 20 * support, np.zeros((20, 20), np.float32), whole=True)):
+        image = _picture(case, [each], ("t1", "t2")).image
+        assert np.array_equal(image.min(axis=(1, 2)), plane.min(axis=(1, 2))) and (image != plane).any()
 
 
 def test_names_for_files_are_plain_and_each_another() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -51,6 +52,14 @@ def test_a_stage_that_asks_for_nothing_gets_the_windows_as_they_are(batch_of: Ba
     batch = batch_of(8)
     (turn,) = turns(batch, Stage("any", ("any",), 1.0, lambda _: 0.0))
     assert torch.equal(turn.batch.x, batch.x) and torch.equal(turn.batch.present, batch.present)
+
+
+def test_a_batch_that_is_too_small_for_all_processes_is_told() -> None:
+    sizes = {64: 8, 128: 2, 160: 1}
+    slices = cast(Slices, SimpleNamespace(sides=dict.fromkeys(sizes, 9), batch_size=lambda side, _: sizes[side]))
+    assert feed.grown(slices, Train(), 1) == ""
+    assert feed.grown(slices, Train(), 2).startswith("a batch of windows of 160 pixels has 1 by one process and 2 by 2")
+    assert "--train.batch-pixels 76800 " in feed.grown(slices, Train(), 3), "three of the largest"
 
 
 @pytest.mark.parametrize("asked", [{"hide": 0.5}, {"varied": True}, {"warped": True}])

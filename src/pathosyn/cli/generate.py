@@ -99,6 +99,8 @@ class GenerateVerb:
 
             made = export([folder], self.data, self.export, folder.with_name(f"{folder.name}-{self.export}"))
             print(f"{self.export}: {made}")
+        elif self.method == "none":
+            print("an empty set: what is compared with it trains on real lesions alone")
         elif self.purpose == "train":
             print(f"next: pathosyn export {folder} --data {self.data} --to nnunet --out DIR")
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -30,17 +31,24 @@ DONORS = 8
 """Real lesions of other subjects that are looked at for the one whose mask fits best."""
 
 
+class Lent(NamedTuple):
+    """Whose lesion a real one is, and of which slice; no subject for a drawn one."""
+
+    subject: str = ""
+    z: int = 0
+
+
 @dataclass(frozen=True)
 class Drawn:
-    """What was made of a scene: x_hat, x_sub (B, C, side, side), m, S (B, 1, side, side); where it lies; whose lesion it is ("" for a drawn one); the whole
-    slice (C, H, W) where more than the window changed."""
+    """What was made of a scene: x_hat, x_sub (B, C, side, side), m, S (B, 1, side, side); where it lies; whose lesion it is; the whole slice (C, H, W) where
+    more than the window changed."""
 
     x_hat: Image
     x_sub: Image
     m: Mask
     S: Mask
     windows: Sequence[Window]
-    donors: Sequence[str]
+    donors: Sequence[Lent]
     planes: Sequence[np.ndarray | None]
 
 
@@ -87,7 +95,7 @@ def _brought(made: Synthesis) -> Synthesis:
 
 def _on_windows(loaded: Loaded, scene: Scene, slices: Slices, made: Synthesis) -> Drawn:
     x_hat = stopped_at_fluid(loaded.any_method, scene.batch, made.x_hat, made.m)
-    return _finished(scene, slices, x_hat, made.x_sub, made.m, made.S, [""] * len(scene.batch))
+    return _finished(scene, slices, x_hat, made.x_sub, made.m, made.S, [Lent()] * len(scene.batch))
 
 
 def _on_wholes(scene: Scene, wholes: Wholes, draw: Callable[[LesionBatch, Controls], Synthesis], controls: Controls) -> Drawn:
@@ -106,14 +114,14 @@ def _on_wholes(scene: Scene, wholes: Wholes, draw: Callable[[LesionBatch, Contro
         paste(plane, fields[0][b], place, np.ones((place.side, place.side), bool))
         planes.append(plane)
     x_hat, x_sub, m, blend = (torch.from_numpy(np.stack(found)) for found in parts)
-    return Drawn(x_hat, x_sub, m, blend, scene.windows, [""] * len(batch), planes)
+    return Drawn(x_hat, x_sub, m, blend, scene.windows, [Lent()] * len(batch), planes)
 
 
 def _augmented(scene: Scene, wholes: Wholes, controls: Controls) -> Drawn:
     """Real slices with all their lesions, turned and brightened; the window is the whole slice."""
     batch, places = wholes.of(scene)
     x, m, S = augmented(batch, seed=controls.seed)  # noqa: N806 - the paper's letter
-    return Drawn(x, x, m, S, places, list(batch.subject), [None] * len(batch))
+    return Drawn(x, x, m, S, places, _owners(batch), [None] * len(batch))
 
 
 def _controlled(method: str, loaded: Loaded, scene: Scene, slices: Slices, donors: Donors | None, controls: Controls) -> Drawn:
@@ -123,12 +131,15 @@ def _controlled(method: str, loaded: Loaded, scene: Scene, slices: Slices, donor
         x_sub, theirs = _filled(loaded, batch), _filled(loaded, donor) if donor else None
         x_hat, m, blend = CONTROLS[method](batch, x_sub, donor, theirs, controls.seed)
     x_hat = stopped_at_fluid(loaded.any_method, batch, x_hat, m)  # the controls, too: the same blend for all
-    drawn = ("substrate", "gaussian")
-    lent = list(donor.subject) if donor else ["" if method in drawn else name for name in batch.subject]
+    lent = [Lent()] * len(batch) if method in ("substrate", "gaussian") else _owners(donor or batch)
     return _finished(scene, slices, x_hat, x_sub, m, blend, lent)
 
 
-def _finished(scene: Scene, slices: Slices, x_hat: Tensor, x_sub: Tensor, m: Tensor, blend: Tensor, donors: Sequence[str]) -> Drawn:
+def _owners(batch: LesionBatch) -> list[Lent]:
+    return [Lent(subject, z) for subject, z in zip(batch.subject, batch.z, strict=True)]
+
+
+def _finished(scene: Scene, slices: Slices, x_hat: Tensor, x_sub: Tensor, m: Tensor, blend: Tensor, donors: Sequence[Lent]) -> Drawn:
     """Missing contrasts 0; where the slice beneath is not the file's own, the whole of it with the window in its place."""
     known = scene.batch.present[:, :, None, None].to(x_hat.dtype)
     x_hat = x_hat * known

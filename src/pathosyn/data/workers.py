@@ -98,7 +98,8 @@ _Handed = tuple[bytes, list[tuple[int, int]]]
 
 def _handed(work: Callable[[Item], Any], item: Item, slot: int) -> _Handed:
     """In a worker: its result, the arrays in the slot where they fit."""
-    result, found = work(item), []
+    result = work(item)
+    found: list[pickle.PickleBuffer] = []
     data = pickle.dumps(result, protocol=5, buffer_callback=found.append)
     spans: list[tuple[int, int]] = []
     for size in (each.raw().nbytes for each in found):

@@ -2,7 +2,7 @@
 
     sub-ID/anat/sub-ID[_ce-gadolinium]_chunk-NNN_desc-TAGrR_{T1w,T2w,FLAIR}.nii.gz, .json
     sub-ID/anat/sub-ID_chunk-NNN_label-lesion_desc-TAGrR_mask.nii.gz, .json
-    dataset_description.json, participants.tsv and .json, descriptions.tsv, README
+    dataset_description.json, participants.tsv and .json, descriptions.tsv and .json, README
 
 `chunk` is BIDS's word for a spatial piece of a whole, here the slice of that number; `desc` is its free label for how a derivative was made, here method
 and replicate. `run` and `acq` would claim another measurement of the patient, of which there was none.
@@ -117,7 +117,7 @@ class Layout:
                     {
                         "Name": "pathosyn",
                         "Version": package_version(),
-                        "Description": f"weights {', '.join(f'{known.get(sha, chr(39) + chr(39))} sha256 {sha}'.strip() for sha in weights)}",
+                        "Description": ", ".join(f"weights {known[sha] + ' ' if sha in known else ''}sha256 {sha}" if sha else "no weights" for sha in weights),
                     }
                 ],
                 "SourceDatasets": [{"Version": f"{name}, prepared by pathosyn"} for name in sources],
@@ -146,7 +146,9 @@ class Layout:
             "partition": "Its partition there: train, validation or test",
             "source_set": "Folder that it came from",
         }
-        write_json(self.part / "participants.json", {name: {"Description": what} for name, what in columns.items()})
+        self._columns("participants", "The subjects of the source scans", columns)
+        columns = {"desc_id": "Label after desc- in file names", "description": "Method, replicate and set that it stands for"}
+        self._columns("descriptions", "How each derivative was made", columns)
         made = {_desc(case): case for case in self.cases}
         _tsv(
             self.part / "descriptions.tsv",
@@ -155,6 +157,11 @@ class Layout:
                 for desc, case in sorted(made.items())
             ],
         )
+
+
+    def _columns(self, table: str, whole: str, columns: dict[str, str]) -> None:
+        """The sidecar of a table."""
+        write_json(self.part / f"{table}.json", {"Description": whole, **{name: {"Description": what} for name, what in columns.items()}})
 
 
 def _stripped(plane: np.ndarray, head: np.ndarray) -> bool:

@@ -274,6 +274,7 @@ def _picture(case: Case, drawn: Sequence[Drawn], contrasts: Sequence[str]) -> Pi
         image, label = drawn[0].x, _label(case, drawn, head.shape)
     else:
         image, label = composed(plane, source.lesion(case.number, case.z), source.support(case.number, case.z), drawn)
+    image = np.maximum(image, plane.min(axis=(1, 2), keepdims=True))  # a scan has a least value, 0 in most, and a drawn pixel none below it
     return Picture(image[[source.slices.contrasts.index(name) for name in contrasts]], label, head)
 
 

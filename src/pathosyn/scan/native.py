@@ -39,7 +39,7 @@ def composed(job: Job, f_old: Field, f_new: Field | None = None, r: Field | None
             else:
                 inside = recompose(inside, x_sub, deviation, S_new[where], severity=severity, kind=kind)
         values, inside = values.copy(), on_tissue(values[where], inside, tissue)
-        values[where] = inside
+        values[where] = np.maximum(inside, values.min())  # below its least value, 0 in most, a scan has none
         images[name] = stored.replaced(values.transpose(2, 1, 0), where.transpose(2, 1, 0))
     return images
 

@@ -84,6 +84,16 @@ def filled(method: Framework, slices: Slices, fabric: Fabric) -> Slices:
     return slices.filled(made)
 
 
+def grown(slices: Slices, settings: Train, world: int) -> str:
+    """What makes a training by `world` processes another than by one: batches too small for them all. "" where there are none."""
+    small = [side for side in slices.sides if slices.batch_size(side, settings.batch_pixels) < world]
+    if not small:
+        return ""
+    side, number = max(small), slices.batch_size(max(small), settings.batch_pixels)
+    made = f"a batch of windows of {side} pixels has {number} by one process and {world} by {world}, so one process would train otherwise"
+    return f"{made}; --train.batch-pixels {world * side**2} makes them the same"
+
+
 @dataclass(frozen=True)
 class Turn:
     """One process's share of a step's batch: which samples these are, and what their mean loss weighs beside those of the other processes, whose shares may
