@@ -1,18 +1,19 @@
 """How cost grows: with the lesion's area, with the image's size, with processes; and the peak memory of each verb.
 
-    python benchmarks/bench_scaling.py [--weights glioma] [--rounds 3] [--only area image memory insert train]
-                                       [--data slices.h5] [--scale tiny|small]
+    python benchmarks/bench_scaling.py [--weights glioma] [--rounds 3] [--only area image memory insert generate train]
+                                       [--data slices.h5] [--scale tiny|small] [--scans 8]
 
 area       f_sub and draw for a round lesion of 6 to 48 mm radius on one slice of 256 × 256: it should follow the window, which follows the lesion
 image      the same lesion (12 mm) on slices of 128 to 512 pixels: it should not change
 memory     peak resident size of a process that runs the verb, on built-in data; beside it a process that only imports torch (workers of `prepare`:
            bench_prepare.py)
-insert     two single-threaded processes against one: `--workers 2`, three lesions in each of eight phantoms. The written scans must be the same bytes
+insert     two single-threaded processes against one: `--workers 2`, three lesions in each of --scans phantoms. The written scans must be the same bytes
+generate   the same (gloo, `--devices 2`) for a set on the training subjects of phantoms or of --data. It must be the same bytes
 train      the same (gloo) for a training of all stages, of phantoms or of --data, in networks and batches of --scale. A process draws its batches in a thread
            beside the network's, so one keeps more than one core busy; how many is printed, for no more than two cores divided by that can be gained.
            Beside it two trainings that share nothing, each of half the batch: what the machine and the smaller batches leave for two to gain
 
-For these two both cores should be idle; two processes gain 2.0 times at the most.
+For these three both cores should be idle; two processes gain 2.0 times at the most.
 
 Data are made here. Seconds are the clock's and the processor's; medians, in turn.
 """
@@ -42,7 +43,7 @@ from pathosyn.scan import volume
 from pathosyn.weights import find
 
 SPACING = (5.0, 1.0, 1.0)
-PARTS = ("area", "image", "memory", "insert", "train")
+PARTS = ("area", "image", "memory", "insert", "generate", "train")
 TOOL = str(Path(sys.executable).with_name("pathosyn"))
 
 
@@ -137,6 +138,29 @@ def inserting_by_two(scratch: Path, rounds: int) -> None:
     print(f"insert, {len(subjects)} scans, 3 lesions each: one process {one:.1f} s, two {two:.1f} s: {one / two:.2f} times; same bytes: {same}")
 
 
+def generating_by_two(scratch: Path, data: Path, rounds: int) -> None:
+    """`generate` by two single-threaded processes and by one: with start-up, and beyond it by the difference of a large set and a small one."""
+    number = iter(range(1000))
+    made: dict[str, Path] = {}
+
+    def generating(devices: int, per_subject: int) -> Callable[[], object]:
+        def run() -> None:
+            made[f"{devices} {per_subject}"] = out = scratch / f"set-{next(number)}"
+            flags = ["--purpose", "train", "--per-subject", str(per_subject), "--devices", str(devices), "--threads", "1"]
+            together([TOOL, "generate", "--data", str(data), "--out", str(out), *flags])
+
+        return run
+
+    few, many = 1, 8
+    spent = timing.alternated({f"{devices} {count}": generating(devices, count) for devices in (1, 2) for count in (few, many)}, rounds, warm=0)
+    windows = {count: len((made[f"1 {count}"] / "rows.csv").read_text().splitlines()) - 1 for count in (few, many)}
+    same = all((made[f"1 {many}"] / name).read_bytes() == (made[f"2 {many}"] / name).read_bytes() for name in ("windows.h5", "rows.csv"))
+    one, two = (spent[f"{devices} {many}"].clock for devices in (1, 2))
+    print(f"generate, {windows[many]} windows with start-up: one process {one:.1f} s, two {two:.1f} s: {one / two:.2f} times; same bytes: {same}")
+    rate = [(windows[many] - windows[few]) / (spent[f"{devices} {many}"].clock - spent[f"{devices} {few}"].clock) for devices in (1, 2)]
+    print(f"generate, windows a second beyond it: one process {rate[0]:.2f}, two {rate[1]:.2f}: {rate[1] / rate[0]:.2f} times")
+
+
 def training_by_two(scratch: Path, data: Path, scale: Literal["tiny", "small"], rounds: int) -> None:
     """Training by two single-threaded processes and by one."""
     number, pixels = iter(range(1000)), scaled(scale)[1].batch_pixels
@@ -172,7 +196,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", default=None)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--data", type=Path, default=None, help="slices to train on, in place of phantoms'")
+    parser.add_argument("--data", type=Path, default=None, help="slices to train and draw on, in place of phantoms'")
+    parser.add_argument("--scans", type=int, default=8, help="phantoms to insert into")
     parser.add_argument("--scale", choices=("tiny", "small"), default="tiny", help="networks and batches of the training")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     given = parser.parse_args()
@@ -183,18 +208,20 @@ def main() -> None:
         grows(loaded, "radius, mm", {str(radius): target(loaded, 256, radius) for radius in (6, 12, 18, 24, 36, 48)}, given.rounds)
     if "image" in given.only:
         grows(loaded, "image, pixels", {str(side): target(loaded, side, 12) for side in (128, 192, 256, 384, 512)}, given.rounds)
-    if {"memory", "insert", "train"} & set(given.only):
+    if {"memory", "insert", "generate", "train"} & set(given.only):
         with tempfile.TemporaryDirectory() as folder:
             scratch = Path(folder)
-            make_phantoms(scratch / "phantoms", subjects=8, seed=0)
+            make_phantoms(scratch / "phantoms", subjects=given.scans, seed=0)
             if "memory" in given.only:
                 memory(scratch)
             if "insert" in given.only:
                 inserting_by_two(scratch, given.rounds)
+            made = scratch / "s.h5"
+            if {"generate", "train"} & set(given.only) and given.data is None and not made.exists():
+                together([TOOL, "prepare", str(scratch / "phantoms"), "--out", str(made), "--fractions", ".5", ".5", "0"])
+            if "generate" in given.only:
+                generating_by_two(scratch, given.data or made, given.rounds)
             if "train" in given.only:
-                made = scratch / "s.h5"
-                if given.data is None and not made.exists():
-                    together([TOOL, "prepare", str(scratch / "phantoms"), "--out", str(made), "--fractions", ".5", ".5", "0"])
                 training_by_two(scratch, given.data or made, given.scale, given.rounds)
 
 
