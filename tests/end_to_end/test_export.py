@@ -150,7 +150,11 @@ def test_bids_names_and_sidecars(derivatives: Path) -> None:
         for source in about.get("Sources", []):
             assert (derivatives / source.removeprefix("bids::")).is_file()
     description = json.loads((derivatives / "dataset_description.json").read_text())
-    assert description["DatasetType"] == "derivative" and "f" * 64 in description["GeneratedBy"][0]["Description"] and "License" not in description
+    assert description["DatasetType"] == "derivative" and "License" not in description
+    assert description["GeneratedBy"][0]["Description"] == f"weights sha256 {'f' * 64}", "none of ours, so without a name"
+    for table in ("participants", "descriptions"):
+        columns, about = (derivatives / f"{table}.tsv").read_text().split("\n")[0].split("\t"), json.loads((derivatives / f"{table}.json").read_text())
+        assert about["Description"] and set(about) - {"Description"} <= set(columns)
     volume = nib.load(next(derivatives.rglob("*_mask.nii.gz")))
     assert volume.ndim == 3 and volume.shape[2] == 1 and set(np.unique(np.asarray(volume.dataobj))) == {0, 1}
 

@@ -86,7 +86,9 @@ def draw(data: Path, out: Path, loaded: Loaded, **more: Any) -> Path:
 # -- shared and gone on with ----------------------------------------------------------------------------------------------------------
 
 
-def test_an_interrupted_call_goes_on_and_ends_the_same(data: Path, loaded: Loaded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_call_goes_on_and_ends_the_same(
+    data: Path, loaded: Loaded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(scenes, "BATCH_PIXELS", 2 * 64**2)
     straight = digests(draw(data, tmp_path / "straight", loaded))
     real, calls = cohort._batch, []
@@ -101,8 +103,9 @@ def test_an_interrupted_call_goes_on_and_ends_the_same(data: Path, loaded: Loade
     with pytest.raises(KeyboardInterrupt):
         draw(data, tmp_path / "set", loaded)
     assert not (tmp_path / "set").exists() and len(list((tmp_path / ".set.part").glob("batch-*"))) == 3
-    draw(data, tmp_path / "set", loaded)
+    run(data, tmp_path / "set", loaded, per_subject=4, per_lesion=2)
     assert len(calls) == 4 + (8 - 3), "what was there is not drawn again"
+    assert "6 of 16 windows are there from before" in capsys.readouterr().err
     assert digests(tmp_path / "set") == straight and not (tmp_path / ".set.part").exists()
 
 
@@ -130,6 +133,8 @@ def test_two_processes_make_the_same_set(data: Path, loaded: Loaded, tmp_path: P
     monkeypatch.setattr(scenes, "BATCH_PIXELS", 2 * 64**2)
     alone = digests(draw(data, tmp_path / "alone", loaded))
     real, drawn = cohort._batch, {0: 0, 1: 0}
+    bar, totals = cohort.track, []
+    monkeypatch.setattr(cohort, "track", lambda total, *given, **more: totals.append(total) or bar(total, *given, **more))
     turn = [0]
 
     def counted(*given: Any) -> Any:
@@ -146,6 +151,7 @@ def test_two_processes_make_the_same_set(data: Path, loaded: Loaded, tmp_path: P
     monkeypatch.setattr(cohort, "fabric_for", lambda *_, **__: Rank(0, second))
     draw(data, tmp_path / "set", loaded, devices=2)
     assert drawn == {0: 4, 1: 4} and digests(tmp_path / "set") == alone
+    assert totals == [8, 8], "each shows its own share"
 
 
 def test_no_room_is_said_before_anything_is_drawn(data: Path, loaded: Loaded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
