@@ -10,6 +10,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -25,6 +26,7 @@ from pathosyn.config import Train
 from pathosyn.data.population import fingerprint
 from pathosyn.data.slices import Slices
 from pathosyn.data.synthetic import FIELDS, Group, Origin, SyntheticSet, Writer
+from pathosyn.data.windows import side_of
 from pathosyn.errors import refuse
 from pathosyn.methods import METHODS as GENERATIVE
 from pathosyn.optim import fabric_for
@@ -228,13 +230,16 @@ def _size(job: _Job, windows: int) -> int:
     sides = slices.windows["side"].astype(np.int64)
     pixels = sum(int((sides[members] ** 2).sum()) for members, _ in job.work)
     if not job.asked.wish.plain:  # masks that are moved, resized or sampled have windows of their own
-        pixels = windows * max([*slices.sides, *(job.training.sides if job.training else ()), int(sides.max(initial=0))]) ** 2
+        geometry = slices.geometry
+        largest = max([*slices.sides, *(job.training.sides if job.training else ())])
+        box = largest + ceil(2 * (max(0.0, job.asked.wish.extent_mm) - geometry.margin_mm) / geometry.grid_mm)
+        pixels = windows * side_of((0, box, 0, box), geometry, geometry.grid_mm) ** 2
     whole = job.loaded.any_method.whole if job.asked.method in GENERATIVE else 0
     if windows and job.asked.method == "conventional":
-        pixels = windows * scenes.side_of(slices) ** 2
+        pixels = windows * scenes.whole_side(slices) ** 2
     planes = 0
     if windows and (whole or not job.asked.wish.plain):  # the slice beside its window
-        planes = windows * several * max(whole, scenes.side_of(slices)) ** 2
+        planes = windows * several * max(whole, scenes.whole_side(slices)) ** 2
     return 2 * (pixels * (2 * several + 2) + planes)
 
 

@@ -62,7 +62,7 @@ class Wholes:
     """The whole slices of `slices`, each centred in `side` pixels square (0: as few as hold the largest); looked up once, for all scenes."""
 
     def __init__(self, slices: Slices, side: int = 0) -> None:
-        self.side = side or side_of(slices)
+        self.side = side or whole_side(slices)
         self.slices, self.wholes = slices, slices.whole(self.side)
         self.rows = {(int(row["subject"]), int(row["z"])): i for i, row in enumerate(self.wholes.windows)}
 
@@ -90,7 +90,7 @@ class Wholes:
         return LesionBatch(x, both[:, :1], both[:, 1:], x, old.present, old.healthy, old.subject, old.z), places
 
 
-def side_of(slices: Slices) -> int:
+def whole_side(slices: Slices) -> int:
     """The least multiple of `SIDES` that holds each subject's slices."""
     largest = max(max(slices.plane(number, 0)[1].shape) for number in range(len(slices.subjects)))
     return -(-largest // SIDES) * SIDES

@@ -91,7 +91,8 @@ def grown(slices: Slices, settings: Train, world: int) -> str:
         return ""
     side, number = max(small), slices.batch_size(max(small), settings.batch_pixels)
     made = f"a batch of windows of {side} pixels has {number} by one process and {world} by {world}, so one process would train otherwise"
-    return f"{made}; --train.batch-pixels {world * side**2} makes them the same"
+    even = world + world % 2  # as batches are
+    return f"{made}; --train.batch-pixels {even * side**2} makes them the same"
 
 
 @dataclass(frozen=True)
