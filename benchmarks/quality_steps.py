@@ -4,8 +4,8 @@
 
 On the validation subjects `--judge` windows each are drawn anew on their own masks, with the calls that the row names on the coarse grid and one more at full
 resolution (weights without a coarse grid: all calls at full resolution). `gap` is `judging.gap`, 0 is real; `lesion` and `texture` are the trees' AUC by
-folds of these subjects, .5 is real. Every draw of a seed starts from the same noise, so rows of a seed differ by the solver alone. `seconds` are the
-processor's a window, drawing alone.
+folds of these subjects, .5 is real. Every draw of a seed starts from the same noise, so rows of a seed differ by the solver alone. `taught` is the network
+that learned to draw in one call (`distilled`), of weights that hold one. `seconds` are the processor's a window, drawing alone.
 
 Written to --out: steps.csv, and steps.png, which it can make again from the CSV (--figure-only).
 """
@@ -33,6 +33,7 @@ SOLVERS = {
     "ancestral": "solver=ancestral,spacing=trailing,eta=0.0",
     "dpm2m": "solver=dpm2m,spacing=quadratic,eta=0.0",
     "sde-dpm2m": "solver=sde-dpm2m,spacing=quadratic,eta=0.0",
+    "taught": "distilled=True",
 }
 MEASURES = {"gap": "distance of features (0 is real)", "lesion": "AUC of trees (.5 is real)", "seconds": "processor seconds a window"}
 
@@ -60,7 +61,7 @@ def measure(given: argparse.Namespace) -> None:
     print("solver | calls | seed | gap | lesion | texture | seconds a window")
     for seed in given.seeds:
         for solver in given.solvers:
-            for calls in given.calls:
+            for calls in [1] if solver == "taught" else given.calls:
                 loaded.method.config = replace(config, method=chosen(config.method, f"{SOLVERS[solver]},steps={calls}"))
                 with tempfile.TemporaryDirectory() as folder:
                     begun = time.process_time()
