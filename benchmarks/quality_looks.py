@@ -76,7 +76,7 @@ def numbers(config: Config, *, rough: bool) -> list[str]:
     channels = [*contrasts, *(f"{name}'s roughness" for name in contrasts)] if rough else [*contrasts]
     pairs = [f"{contrasts[a]}-{contrasts[b]}" for a, b in moments.pairs(len(contrasts))]
     listed = [("mean", channels), ("std", channels), ("third moment", contrasts), ("edge", contrasts), ("correlation", pairs)]
-    detail = [("fine detail", pairs)] * method.shared_grain + [("sparseness", contrasts)] * method.tails
+    detail = [("fine detail", pairs)] * method.shared_grain + [("sparseness", contrasts)] * method.tails + [("borders", contrasts)] * method.borders
     return [f"{kind}, {of}" for kind, several in [*listed, *detail] for of in several]
 
 

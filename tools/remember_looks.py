@@ -28,7 +28,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
     old = load(find(given.weights))
-    asked = replace(old.config.method, attune=True, tails=True, fisher_z=True, log_spreads=True)
+    asked = replace(old.config.method, attune=True, tails=True, borders=True, fisher_z=True, log_spreads=True)
     method = beginning(replace(old.config, method=asked), old.path).eval()
     slices = feed.training_slices(given.data, method.config)
     learned = set(old.provenance.subjects["train"])

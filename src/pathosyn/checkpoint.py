@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from pathosyn.protocol import Method
 
 FORMAT = "pathosyn-weights"
-VERSION = "16"
-_FIFTEENTH: dict[str, Any] = {"distilled": False}
+VERSION = "17"
+_SIXTEENTH: dict[str, Any] = {"borders": False}
+_FIFTEENTH = _SIXTEENTH | {"distilled": False}
 _FOURTEENTH = _FIFTEENTH | {"skew": False}
 _TWELFTH = _FOURTEENTH | {"tails": False}
 _ELEVENTH = _TWELFTH | {"rough_of": "cells"}
@@ -47,6 +48,7 @@ BEFORE: dict[str, dict[str, Any]] = {
     "12": _TWELFTH,
     "14": _FOURTEENTH,
     "15": _FIFTEENTH,
+    "16": _SIXTEENTH,
 }
 """Older formats that are still read: what their methods did, in the fields that they did not have."""
 CRITIC = "critic."

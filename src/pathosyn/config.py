@@ -128,6 +128,9 @@ class Method:
     tails: bool = True
     """With `hold`, the finest detail of that result is made as sparse as a training lesion's (`tails.sparser`): few edges in quiet tissue, or grain all
     over. How sparse is one more number of the appearance that is asked for, a contrast."""
+    borders: bool = True
+    """With `hold`, what of that result lies between its cells and its finest detail is gathered in borders and made as strong as a training lesion's
+    (`borders.bordered`): sulci and strands in even tissue, where the last call draws a mottle. How strong is one more number of the appearance, a contrast."""
     stop_at_fluid: bool = True
     """What is drawn or healed beyond the mask stops at fluid and bone (`data.tissue.solid`): a rim does not run into ventricles and sulci."""
     level: int = 60
@@ -249,6 +252,7 @@ def paper() -> Method:
         log_spreads=False,
         shared_grain=False,
         tails=False,
+        borders=False,
         drawn_forms=0.0,
         adversary=0.0,
         patches=0.0,

@@ -35,7 +35,7 @@ FREE = (
 """The decisions that may change between a training and the one that goes on from its weights: how to train and how to draw, not what a number means."""
 
 
-MORE = ("grain", "roughness", "appearance", "attune", "shared_grain", "tails", "fisher_z", "log_spreads")
+MORE = ("grain", "roughness", "appearance", "attune", "shared_grain", "tails", "borders", "fisher_z", "log_spreads")
 """What a network may be shown on top of what it was trained with; what it knows it keeps."""
 
 

@@ -21,7 +21,7 @@ from pathosyn.types import LesionBatch
 Batches = Callable[..., LesionBatch]
 Maker = Callable[..., PathoSyn]
 FORM = 13  # of two contrasts: six numbers each and one pair
-K = FORM + 3  # and what the pair shares of the finest detail, and how sparse each contrast's is
+K = FORM + 5  # and what the pair shares of the finest detail, how sparse each contrast's is, and how strong what is next finest
 
 
 @pytest.fixture

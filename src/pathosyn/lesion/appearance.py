@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from pathosyn.lesion import coarse, moments, tails, texture
+from pathosyn.lesion import borders, coarse, moments, tails, texture
 from pathosyn.types import Flags, Image, LesionBatch
 
 if TYPE_CHECKING:
@@ -54,9 +54,19 @@ def tails_count(model: PathoSyn) -> int:
     return len(model.config.contrasts) if model.config.method.tails else 0
 
 
+def borders_count(model: PathoSyn) -> int:
+    """And those that tell how strong is what lies between cells and finest detail, last of all: one a contrast, where the method asks."""
+    return len(model.config.contrasts) if model.config.method.borders else 0
+
+
+def detail_counts(model: PathoSyn) -> tuple[int, int, int]:
+    """Of the three, in their order."""
+    return shared_count(model), tails_count(model), borders_count(model)
+
+
 def detail_count(model: PathoSyn) -> int:
     """The numbers of an appearance, at its end, that tell of the lesion's pixels and not of its form."""
-    return shared_count(model) + tails_count(model)
+    return sum(detail_counts(model))
 
 
 def of_form(model: PathoSyn, look: Tensor) -> Tensor:
@@ -68,7 +78,8 @@ def measure(model: PathoSyn, form: Image, batch: LesionBatch, parts: Parts) -> T
     """(B, K), in units of the training lesions: 0 is usual, 1 one spread more. Over the cells of `form` (`coarse.form`), each with the share of it that is
     lesion: per contrast mean, standard deviation, cube root of the third central moment, and by how much the edge differs from the mean; per contrast mean
     and standard deviation of the roughness, where there is one; per pair of contrasts the correlation; and, of the lesion's pixels in `batch.x`, per pair
-    of contrasts that of their finest detail (`texture.shared`) and per contrast how sparse that is (`tails.sparseness`). 0 where a contrast is missing."""
+    of contrasts that of their finest detail (`texture.shared`) and per contrast how sparse that is (`tails.sparseness`) and how strong what is next finest
+    (`borders.strength`). 0 where a contrast is missing."""
     return (raw(model, form, batch, parts) - model.look_mean) / model.look_std.clamp(min=1e-3) * known(model, batch.present)
 
 
@@ -79,6 +90,8 @@ def raw(model: PathoSyn, form: Image, batch: LesionBatch, parts: Parts) -> Tenso
         found.append(texture.shared(x, batch.m))
     if tails_count(model):
         found.append(tails.sparseness(x - texture.box_mean(x, 1), batch.m))
+    if borders_count(model):
+        found.append(borders.strength(x, batch.m))
     return torch.cat(found, dim=1)
 
 
@@ -104,7 +117,8 @@ def known(model: PathoSyn, present: Flags) -> Tensor:
     there = present.float()
     pairs = [there[:, a : a + 1] * there[:, b : b + 1] for a, b in moments.pairs(there.shape[1])]
     several = there.repeat(1, 2 if model.rough else 1)
-    return torch.cat([several, several, there, there, *pairs, *(pairs if shared_count(model) else ()), *((there,) if tails_count(model) else ())], dim=1)
+    shared, *others = detail_counts(model)
+    return torch.cat([several, several, there, there, *pairs, *(pairs if shared else ()), *(there for count in others if count)], dim=1)
 
 
 def shared(model: PathoSyn, look: Tensor | None, present: Flags) -> Tensor | None:
@@ -112,23 +126,30 @@ def shared(model: PathoSyn, look: Tensor | None, present: Flags) -> Tensor | Non
     where the method does not ask or none is."""
     if look is None or not shared_count(model):
         return None
-    return _of_detail(model, look, present)[:, : shared_count(model)]
+    return _of_detail(model, look, present)[0]
 
 
 def sparseness(model: PathoSyn, look: Tensor | None, present: Flags) -> Tensor | None:
     """(B, C): how sparse (`tails.sparseness`) the finest detail that `look` asks for is; 0, NaN and None as `shared` has them."""
     if look is None or not tails_count(model):
         return None
-    return _of_detail(model, look, present)[:, shared_count(model) :]
+    return _of_detail(model, look, present)[1]
 
 
-def _of_detail(model: PathoSyn, look: Tensor, present: Flags) -> Tensor:
-    """What has never been measured (no spread) is not asked for: NaN; of what contrasts share that is all or none."""
+def strengths(model: PathoSyn, look: Tensor | None, present: Flags) -> Tensor | None:
+    """(B, C), normalised units: how strong (`borders.strength`) what lies between cells and finest detail is to be; 0, NaN and None as `shared` has them."""
+    if look is None or not borders_count(model):
+        return None
+    return _of_detail(model, look, present)[2]
+
+
+def _of_detail(model: PathoSyn, look: Tensor, present: Flags) -> Sequence[Tensor]:
+    """The three parts. What has never been measured (no spread) is not asked for: NaN; of what contrasts share that is all or none."""
     last = slice(-detail_count(model), None)
     mean, std, shared = model.look_mean[last], model.look_std[last], shared_count(model)
     measured = torch.cat([(std[:shared] > 0).any().expand(shared), std[shared:] > 0])
     asked = (look[:, last] * std + mean) * known(model, present)[:, last].to(look.device)
-    return torch.where(measured, asked, torch.nan)
+    return torch.where(measured, asked, torch.nan).split(detail_counts(model), dim=1)
 
 
 def shown(model: PathoSyn, look: Tensor | None, batch: LesionBatch, parts: Parts) -> Image:

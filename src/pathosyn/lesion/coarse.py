@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from pathosyn import decomposition
-from pathosyn.lesion import tails, texture
+from pathosyn.lesion import borders, tails, texture
 from pathosyn.types import Image, LesionBatch, Mask
 
 if TYPE_CHECKING:
@@ -120,6 +120,13 @@ def with_tails(model: PathoSyn, r: Image, batch: LesionBatch, x_sub: Image, part
         detail = whole - texture.box_mean(whole, 1)
         r = r + (tails.sparser(detail, batch.m, wanted) - detail) * parts.support * parts.known
     return r
+
+
+def with_borders(model: PathoSyn, r0: Image, batch: LesionBatch, x_sub: Image, parts: Parts, wanted: Tensor) -> Image:
+    """r_0 (as `form` takes it) with which what lies between cells and finest detail of f + r_0 in the scan is, on the lesion, gathered in borders and as strong
+    as is `wanted` (`appearance.strengths`)."""
+    whole = _whole(model.from_scaled(r0), batch, x_sub, parts)
+    return r0 + (borders.bordered(whole, batch.m, batch.present, wanted) - whole) * parts.support * parts.known / _per_contrast(model.r_scale)
 
 
 def _mixed(detail: Image, smooth: Image, m: Mask, shared: Tensor) -> Image:

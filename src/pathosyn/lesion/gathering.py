@@ -27,8 +27,8 @@ ROUNDS = 6
 _KERNEL = (0.7, 1.0, 0.7, 1.0, 1.0, 1.0, 0.7, 1.0, 0.7)
 
 
-def gathered(form: Image, share: Mask, present: Flags) -> Image:
-    """The form's means smoothed within their regions: `ROUNDS` times each cell of the lesion becomes the mean of the 3×3 around it, weighted by how alike they
+def gathered(form: Image, share: Mask, present: Flags, *, rounds: int = ROUNDS) -> Image:
+    """The form's means smoothed within their regions: `rounds` times each cell of the lesion becomes the mean of the 3×3 around it, weighted by how alike they
     are in the contrasts that are there, all of them together, so that they share their borders, and in how much lesion they hold, so that the rim is even
     along itself. Roughness stays as it was drawn: smoothed, and spread again by `held`, it piles up at the rim.
 
@@ -42,7 +42,7 @@ def gathered(form: Image, share: Mask, present: Flags) -> Image:
     kernel = _around(touched) * torch.tensor(_KERNEL, device=form.device, dtype=form.dtype).view(1, 1, 9, 1, 1)
     kernel = kernel * torch.exp(-0.5 * ((_around(share) - share[:, :, None]) / ALIKE).square())
     means, rough = form[:, :contrasts], form[:, contrasts:]
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         near = _around(means)
         apart = (((near - means[:, :, None]) / unit).square() * there).sum(dim=1, keepdim=True) / there.sum(dim=1, keepdim=True).clamp(min=1.0)
         weight = kernel * torch.exp(-0.5 * apart / WIDTH**2)

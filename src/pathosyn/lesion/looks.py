@@ -52,8 +52,8 @@ def attuned(model: PathoSyn) -> bool:
 def remembered(model: PathoSyn) -> bool:
     """Whether the training lesions' looks have been measured, all of them."""
     detail = model.look_std[len(model.look_std) - appearance.detail_count(model) :]
-    shared, tails = detail.split([appearance.shared_count(model), appearance.tails_count(model)])
-    return bool(model.looks_of.any()) and all(bool(part.any()) for part in (shared, tails) if len(part))
+    parts = detail.split(appearance.detail_counts(model))
+    return bool(model.looks_of.any()) and all(bool(part.any()) for part in parts if len(part))
 
 
 def pixels(batch: LesionBatch) -> Tensor:
@@ -65,7 +65,7 @@ def pixels(batch: LesionBatch) -> Tensor:
 def remember(model: PathoSyn, batches: Iterable[LesionBatch]) -> dict[str, Any]:
     """Measure the appearance of at most `ROWS` training windows into the model's `looks`; their units, too, where they are not known yet. Where the method
     attunes, what the surroundings tell is learned, and `looks` holds what they leave open. Correlations, standard
-    deviations and tails are stretched (`_stretch`)."""
+    deviations, tails and strengths are stretched (`_stretch`)."""
     found: list[Tensor] = []
     origin: list[Tensor] = []
     around: list[Tensor] = []
@@ -156,9 +156,9 @@ def _kinds(model: PathoSyn) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     each = (2 if model.rough else 1) * contrasts
     number = torch.arange(len(model.look_mean), device=model.look_mean.device)
     first = appearance.count(contrasts, rough=model.rough) - len(moments.pairs(contrasts))
-    tails = number >= len(number) - appearance.tails_count(model)  # not below 0 either
-    correlations = (number >= first) & ~tails & method.fisher_z
-    spreads = ((number >= each) & (number < 2 * each) | tails) & method.log_spreads
+    positive = number >= len(number) - appearance.tails_count(model) - appearance.borders_count(model)  # not below 0 either
+    correlations = (number >= first) & ~positive & method.fisher_z
+    spreads = ((number >= each) & (number < 2 * each) | positive) & method.log_spreads
     mean = torch.where(correlations, model.look_mean.clamp(-NEAR_ONE, NEAR_ONE), torch.where(spreads, model.look_mean.clamp(min=0.0), model.look_mean))
     return mean, model.look_std.clamp(min=1e-3), correlations, spreads
 

@@ -217,6 +217,8 @@ class PathoSyn(Framework):
         r_t = diffusion.diffuse(start, t, noise(0) * parts.known, parts.support * parts.known, self.schedule)
         r, bound = self.estimate(self.eps, r_t, seen, t)[1] * parts.known, self.bound()
         if method.hold and look is not None:
+            if (strong := appearance.strengths(self, look, batch.present)) is not None:
+                r = coarse.with_borders(self, r, batch, x_sub, parts, strong)
             r = coarse.with_form(self, r, lambda form: appearance.held(self, form, look, batch, parts), batch, x_sub, parts, own=own.spread, shared=shared)
         r = self.from_scaled(diffusion.project(r if bound is None else r.clamp(-bound, bound), parts.support))
         sparse = appearance.sparseness(self, look, batch.present) if method.hold else None

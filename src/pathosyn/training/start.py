@@ -45,7 +45,7 @@ def beginning(config: Config, start_from: Path | None) -> Method:
     if any(getattr(method.config.method, name) != getattr(loaded.config.method, name) for name in ("fisher_z", "log_spreads")):  # measured in another way
         known = {name: value for name, value in known.items() if not name.startswith(("looks", "look_around", "look_map"))}
     if loaded.config.method.tails and method.config.method.shared_grain > loaded.config.method.shared_grain:
-        known = _without_tails(known, len(loaded.config.contrasts))
+        known = _without_last(known, len(loaded.config.contrasts) * (1 + loaded.config.method.borders))
     if "taught" not in method.state_dict() or config.train.structure_share or config.train.distil_share:  # until it is taught anew, it may not draw
         known = {name: value for name, value in known.items() if not name.startswith(STUDENT)}
     known = {name: grown(value, method.state_dict()[name].shape) for name, value in known.items() if not name.startswith("critic.")}
@@ -64,10 +64,10 @@ def _without_roughness(known: dict[str, torch.Tensor], contrasts: int) -> dict[s
     return kept
 
 
-def _without_tails(known: dict[str, torch.Tensor], contrasts: int) -> dict[str, torch.Tensor]:
-    """Without the last looks, where others now come before them; they are measured again with these."""
+def _without_last(known: dict[str, torch.Tensor], count: int) -> dict[str, torch.Tensor]:
+    """Without the last `count` looks, where others now come before them; they are measured again with these."""
     kept = {name: value for name, value in known.items() if not name.startswith(("looks", "look_around", "look_map"))}
-    return kept | {name: kept[name][:-contrasts] for name in ("look_mean", "look_std") if name in kept}
+    return kept | {name: kept[name][:-count] for name in ("look_mean", "look_std") if name in kept}
 
 
 def _lent(loaded: Loaded, config: Config) -> Method:

@@ -1,0 +1,52 @@
+"""What lies between a lesion's cells and its finest detail: how strong it is, and gathered in borders, as sulci, strands and the edges of cysts are.
+
+A network that learned from patches draws it as strong as in real lesions, but as a mottle, everywhere alike.
+
+Pure functions of fields, as `texture` is.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import max_pool2d
+
+from pathosyn.lesion.gathering import gathered
+from pathosyn.lesion.texture import LEAST, box_mean
+from pathosyn.types import Flags, Image, Mask
+
+FROM_RIM = 3
+"""Pixels from the outline inwards that do not count: as far the 7×7 mean sees the rise of the lesion itself."""
+SMOOTHED = 4
+"""Times that pixels become the mean of their like neighbours (`gathering.gathered`)."""
+FACTORS = (0.5, 2.0)
+"""The band is made no weaker and no stronger than so many times."""
+ROUNDS = 2
+"""Of making it so: beside the rim it stays as it is, so once is not quite enough."""
+
+
+def middle(x: Image) -> Image:
+    """x (B, C, H, W) in the band below the finest: its 3×3 mean less its 7×7 mean."""
+    return box_mean(x, 1) - box_mean(x, 3)
+
+
+def strength(x: Image, m: Mask) -> Tensor:
+    """(B, C): RMS of `middle` on the lesion m (B, 1, H, W), `FROM_RIM` pixels and more from its outline; on all of it where that leaves fewer than `LEAST`;
+    0 without a lesion."""
+    inner = 1.0 - max_pool2d(1.0 - m, 2 * FROM_RIM + 1, stride=1, padding=FROM_RIM)
+    inner = torch.where(inner.sum(dim=(2, 3), keepdim=True) >= LEAST, inner, m)
+    return ((middle(x).square() * inner).sum(dim=(2, 3)) / inner.sum(dim=(2, 3)).clamp(min=1.0)).sqrt()
+
+
+def bordered(x: Image, m: Mask, present: Flags, wanted: Tensor) -> Image:
+    """x (B, C, H, W) whose 3×3 mean is smoothed within its regions on the lesion m, all contrasts `present` (B, C) together, so that they share their borders,
+    and whose `strength` there then is what is `wanted` (B, C), or as near as `FACTORS` allow. A sample of which anything wanted is NaN stays as it is, and so
+    does one of fewer than `LEAST` pixels; and all does off the lesion."""
+    smooth = box_mean(x, 1)
+    made = x + (gathered(smooth, m, present, rounds=SMOOTHED) - smooth) * m
+    soft = box_mean(1.0 - max_pool2d(1.0 - m, 3, stride=1, padding=1), 1) * m
+    for _ in range(ROUNDS):
+        factor = (wanted / strength(made, m).clamp(min=1e-6)).clamp(*FACTORS)
+        made = made + (factor[:, :, None, None] - 1.0) * middle(made) * soft
+    told = wanted.isfinite().all(dim=1) & (m.sum(dim=(1, 2, 3)) >= LEAST)
+    return torch.where(told[:, None, None, None], made, x)
