@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pathosyn import decomposition, rng
 from pathosyn.config import default
-from pathosyn.lesion import appearance, coarse, gathering, moments, tails, texture
+from pathosyn.lesion import appearance, borders, coarse, gathering, moments, tails, texture
 from pathosyn.methods.pathosyn import PathoSyn
 from pathosyn.types import LesionBatch
 
@@ -211,10 +211,27 @@ def test_the_last_calls_detail_is_as_sparse_as_the_look_asks(asks: bool, make_me
     method.look_std.fill_(1.0), method.rough_std.fill_(1.0), method.r_max.fill_(9.0), method.r_scale.fill_(1.0)
     noise = [rng.normal([rng.generator(k)] * 3, (2, 32, 32)) for k in range(6)]
     asked = torch.full((3, len(method.look_mean)), 0.2)
-    asked[:, FORM + 1 :] = torch.tensor(6.0 / tails.UNIFORM).log()
+    asked[:, FORM + 1 : FORM + 3] = torch.tensor(6.0 / tails.UNIFORM).log()
     x = torch.where(batch.D > 0, batch.x_ph + method.draw(batch, batch.x_ph, lambda k: noise[k % 6], look=asked, steps=2), batch.x)
     away = (tails.sparseness(x - texture.box_mean(x, 1), batch.m).exp() * tails.UNIFORM - 6.0).abs().max()
     assert (away < 0.6) == asks
+
+
+@pytest.mark.parametrize("asks", [False, True])
+def test_the_last_calls_middle_band_is_as_strong_as_the_look_asks(asks: bool, make_method: Maker, batch_of: Batches) -> None:
+    method, batch = make_method(default(), borders=asks, gather=False, tails=False, roughness=False), large(batch_of)
+    method.look_std.fill_(1.0), method.r_max.fill_(9.0), method.r_scale.fill_(1.0)
+    noise = [rng.normal([rng.generator(k)] * 3, (2, 32, 32)) for k in range(6)]
+
+    def drawn(strong: float) -> Tensor:
+        asked = torch.full((3, len(method.look_mean)), 0.2)
+        if asks:
+            asked[:, -2:] = strong
+        r = method.draw(batch, batch.x_ph, lambda k: noise[k % 6], look=asked, steps=2)
+        return borders.strength(torch.where(batch.D > 0, batch.x_ph + r, batch.x), batch.m)
+
+    weak, strong = drawn(0.0), drawn(9.0)
+    assert bool((strong > 1.5 * weak).all()) if asks else torch.equal(weak, strong)
 
 
 def test_a_form_that_is_held_has_the_moments_of_cells_that_are_half_lesion_too(method: PathoSyn, batch_of: Batches) -> None:
@@ -323,7 +340,7 @@ def test_what_contrasts_share_is_asked_for_in_its_own_units(method: PathoSyn, ba
     asked = appearance.shared(method, look, batch.present)
     assert asked is not None and torch.allclose(asked[0], texture.shared(batch.x, batch.m)[0], atol=1e-5) and asked[0].abs() > 1e-3
     assert asked[1] == 0 and asked[2].isnan()
-    without = make_method(default(), shared_grain=False, tails=False)
+    without = make_method(default(), shared_grain=False, tails=False, borders=False)
     assert appearance.shared(method, None, batch.present) is None and appearance.shared(without, look[:, :FORM], batch.present) is None
     assert len(without.look_mean) == FORM and torch.equal(appearance.of_form(without, look[:, :FORM])[:2], look[:2, :FORM])
 
@@ -334,15 +351,29 @@ def test_how_sparse_detail_is_to_be_is_asked_for_in_its_own_units(method: PathoS
     for model in (method, make_method(default(), shared_grain=False)):
         model.look_mean.fill_(0.3), model.look_std.fill_(1.7)
         look = appearance.measure(model, torch.randn(3, 4, 8, 8), batch, model.parts(batch))
-        assert look.shape[1] == len(model.look_mean) == FORM + 2 + model.config.method.shared_grain
+        assert look.shape[1] == len(model.look_mean) == FORM + 4 + model.config.method.shared_grain
         look[2] = torch.nan
         asked = appearance.sparseness(model, look, batch.present)
         wanted = tails.sparseness(batch.x - texture.box_mean(batch.x, 1), batch.m)
         assert asked is not None and torch.allclose(asked[0], wanted[0], atol=1e-5) and float(asked[0].min()) > 0.1
         assert asked[1, 1] == 0 and asked[1, 0] != 0 and asked[2].isnan().all()
         assert torch.equal(appearance.of_form(model, look)[:2], look[:2, :FORM])
-    without = make_method(default(), tails=False)
+    without = make_method(default(), tails=False, borders=False)
     assert appearance.sparseness(method, None, batch.present) is None and appearance.sparseness(without, look[:, : FORM + 1], batch.present) is None
+
+
+def test_how_strong_the_middle_band_is_to_be_is_asked_for_in_its_own_units(method: PathoSyn, batch_of: Batches, make_method: Maker) -> None:
+    """Last of all, with and without what comes before it."""
+    batch = batch_of(present=[[1, 1], [1, 0], [1, 1]])
+    for model in (method, make_method(default(), shared_grain=False), make_method(default(), tails=False)):
+        model.look_mean.fill_(0.3), model.look_std.fill_(1.7)
+        look = appearance.measure(model, torch.randn(3, 4, 8, 8), batch, model.parts(batch))
+        look[2] = torch.nan
+        asked, wanted = appearance.strengths(model, look, batch.present), borders.strength(batch.x, batch.m)
+        assert asked is not None and torch.allclose(asked[0], wanted[0], atol=1e-5) and float(asked[0].min()) > 0.1
+        assert asked[1, 1] == 0 and asked[1, 0] != 0 and asked[2].isnan().all()
+    without = make_method(default(), borders=False)
+    assert appearance.strengths(method, None, batch.present) is None and appearance.strengths(without, look[:, : FORM + 3], batch.present) is None
 
 
 def test_what_was_never_measured_is_not_asked_for(method: PathoSyn, batch_of: Batches) -> None:

@@ -14,7 +14,7 @@ from torch.nn.functional import avg_pool2d
 from pathosyn import decomposition, diffusion, rng
 from pathosyn.checkpoint import Provenance, save_weights
 from pathosyn.config import Config, Train, default
-from pathosyn.lesion import appearance, coarse, tails, texture
+from pathosyn.lesion import appearance, borders, coarse, tails, texture
 from pathosyn.methods.pathosyn import PathoSyn
 from pathosyn.training.start import beginning, grown
 from pathosyn.types import Controls, LesionBatch
@@ -320,6 +320,25 @@ def test_the_finest_detail_of_the_composed_lesion_is_as_sparse_as_is_asked(asked
     (kurtosis, power), (_, before) = found(made), found(r)
     assert all(float(kurtosis[at]) == pytest.approx(asked, rel=0.1) and float(power[at] / before[at]) == pytest.approx(1.0, abs=0.3) for at in there)
     assert torch.equal(made[2], r[2]) and not made[1, 1].any() and torch.equal(made * (1 - batch.m), r * parts.known * (1 - batch.m))
+
+
+@pytest.mark.parametrize("factor", [0.85, 1.0])
+def test_the_middle_band_of_the_composed_lesion_is_as_strong_as_is_asked(factor: float, method: PathoSyn, batch_of: Batches) -> None:
+    """In the scan's own units, whatever those of r_0; what is not told, missing or off the lesion stays."""
+    method.r_scale.copy_(torch.tensor([0.5, 2.0]))
+    batch = batch_of(present=[[1, 1], [1, 0], [1, 1]])
+    batch = replace(batch, m=(batch.D > 0).to(batch.m))  # a lesion with an inside
+    parts, r0 = method.parts(batch), deviation(method, batch)
+
+    def found(each: Tensor) -> Tensor:
+        return borders.strength(torch.where(parts.support > 0, batch.x_ph + method.from_scaled(each), batch.x) * parts.known, batch.m)
+
+    wanted = factor * found(r0)
+    wanted[2, 0] = torch.nan
+    made = coarse.with_borders(method, r0, batch, batch.x_ph, parts, wanted)
+    assert all(float(found(made)[at] / wanted[at]) == pytest.approx(1.0, abs=0.15) for at in ((0, 0), (0, 1), (1, 0)))
+    assert not torch.allclose(made[0], r0[0], atol=0.05) and torch.allclose(made[2], r0[2], atol=1e-6) and not made[1, 1].any()
+    assert torch.equal(made * (1 - batch.m), r0 * (1 - batch.m))
 
 
 def test_a_missing_contrast_is_not_changed(method: PathoSyn, batch_of: Batches) -> None:

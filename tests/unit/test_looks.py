@@ -14,7 +14,7 @@ from torch import Tensor
 from pathosyn import rng
 from pathosyn.checkpoint import Provenance, load, save_weights
 from pathosyn.config import Config, default
-from pathosyn.lesion import appearance, coarse, looks, tails, texture
+from pathosyn.lesion import appearance, borders, coarse, looks, tails, texture
 from pathosyn.methods.pathosyn import PathoSyn
 from pathosyn.training.start import beginning
 from pathosyn.types import Controls, LesionBatch
@@ -22,7 +22,7 @@ from pathosyn.types import Controls, LesionBatch
 Batches = Callable[..., LesionBatch]
 Maker = Callable[..., PathoSyn]
 FORM = 13  # of two contrasts: six numbers each and one pair
-K = FORM + 3  # and what the pair shares of the finest detail, and how sparse each contrast's is
+K = FORM + 5  # and what the pair shares of the finest detail, how sparse each contrast's is, and how strong what is next finest
 SPREADS, CORRELATIONS = [4, 5, 6, 7], [12, 13]
 AS_THEY_ARE = [0, 1, 2, 3, 8, 9, 10, 11]
 
@@ -218,7 +218,7 @@ def test_what_is_drawn_varies_as_the_training_lesions_do() -> None:
     assert torch.allclose(one, half, rtol=0.03), "lesions whose contrast is missing do not count"
 
 
-def test_standard_deviations_correlations_and_tails_are_stretched_and_nothing_else(
+def test_standard_deviations_correlations_tails_and_strengths_are_stretched_and_nothing_else(
     make_method: Maker, batch_of: Batches, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = []
@@ -229,7 +229,7 @@ def test_standard_deviations_correlations_and_tails_are_stretched_and_nothing_el
         method.begin("structure", [batch])
         rows.append(method.looks[:4])
     plain, stretched = rows
-    changed = [*SPREADS, *CORRELATIONS, FORM + 1, FORM + 2]
+    changed = [*SPREADS, *CORRELATIONS, *range(FORM + 1, K)]
     assert torch.equal(stretched[:, AS_THEY_ARE], plain[:, AS_THEY_ARE]) and torch.allclose(stretched[:, changed], 3.0 * plain[:, changed])
 
 
@@ -278,7 +278,7 @@ def test_looks_are_measured_before_anything_is_told(stage: str, measures: bool, 
 def test_weights_from_before_it_keep_their_units_and_measure_the_new_number(
     make_method: Maker, batch_of: Batches, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    old = make_method(default(), shared_grain=False, tails=False, attune=False, fisher_z=False, log_spreads=False).eval()
+    old = make_method(default(), shared_grain=False, tails=False, borders=False, attune=False, fisher_z=False, log_spreads=False).eval()
     remembering(old, [(0, 100, (1, 1), 1.0)])
     old.look_mean.fill_(0.5), old.look_std.fill_(2.0), old.rough_std.fill_(1.0)
     save_weights(tmp_path / "old.safetensors", old, Provenance())
@@ -293,6 +293,7 @@ def test_weights_from_before_it_keep_their_units_and_measure_the_new_number(
     assert new.look_mean[FORM] == pytest.approx(float(found.mean()), abs=1e-5) and new.look_std[FORM] == pytest.approx(float(found.std(correction=0)), abs=1e-5)
     assert torch.allclose(new.looks[:4, FORM : FORM + 1], (found - found.mean()) / found.std(correction=0), atol=1e-4)
     sparse = tails.sparseness(batch.x - texture.box_mean(batch.x, 1), batch.m)
-    assert torch.allclose(new.look_mean[FORM + 1 :], sparse.mean(dim=0), atol=1e-5)
-    assert torch.allclose(new.looks[:4, FORM + 1 :], (sparse - sparse.mean(dim=0)) / sparse.std(dim=0, correction=0), atol=1e-4)
+    found = torch.cat([sparse, borders.strength(batch.x, batch.m)], dim=1)
+    assert torch.allclose(new.look_mean[FORM + 1 :], found.mean(dim=0), atol=1e-5)
+    assert torch.allclose(new.looks[:4, FORM + 1 :], (found - found.mean(dim=0)) / found.std(dim=0, correction=0), atol=1e-4)
     assert new.begin("sharpen", [batch]) == {}, "known is known"

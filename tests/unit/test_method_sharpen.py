@@ -192,7 +192,7 @@ def test_the_structures_step_moves_the_coarse_network_alone(method: PathoSyn, ba
 
 @pytest.mark.parametrize("preset", [default, paper])
 def test_begin_of_the_stage_leaves_the_statistics_alone(preset: Callable[[], Method], make_method: Maker, batch_of: Batches) -> None:
-    method = make_method(preset(), roughness=False, shared_grain=False, tails=False)
+    method = make_method(preset(), roughness=False, shared_grain=False, tails=False, borders=False)
     if method.looking:
         method.looks_of.fill_(1.0)
     assert method.begin("sharpen", [batch_of()]) == {} and method.r_scale.tolist() == [1.0, 1.0]

@@ -19,7 +19,7 @@ from pathosyn.types import LesionBatch
 Batches = Callable[..., LesionBatch]
 Maker = Callable[..., PathoSyn]
 BOTH = torch.tensor([[True, True]])
-N, K = 15, 16  # of two contrasts: seven numbers each and one pair; seven looks each, and one pair twice
+N, K = 15, 18  # of two contrasts: seven numbers each and one pair; eight looks each, and one pair twice
 
 
 def scan(seed: int = 0, spread: float = 0.2) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import max_pool2d
 
 from pathosyn.lesion.gathering import gathered
+from pathosyn.lesion.moments import QUIET
 from pathosyn.lesion.texture import LEAST, box_mean
 from pathosyn.types import Flags, Image, Mask
 
@@ -20,9 +21,9 @@ FROM_RIM = 3
 SMOOTHED = 4
 """Times that pixels become the mean of their like neighbours (`gathering.gathered`)."""
 FACTORS = (0.5, 2.0)
-"""The band is made no weaker and no stronger than so many times."""
-ROUNDS = 2
-"""Of making it so: beside the rim it stays as it is, so once is not quite enough."""
+"""The band is made no weaker and no stronger than so many times what is smoothed has: a mottle that is asked to be strong would be a stronger mottle."""
+ROUNDS = 3
+"""Of making it so: what is added has a mean over 3×3 pixels of its own, and beside the rim all stays, so that once is not enough."""
 
 
 def middle(x: Image) -> Image:
@@ -45,8 +46,9 @@ def bordered(x: Image, m: Mask, present: Flags, wanted: Tensor) -> Image:
     smooth = box_mean(x, 1)
     made = x + (gathered(smooth, m, present, rounds=SMOOTHED) - smooth) * m
     soft = box_mean(1.0 - max_pool2d(1.0 - m, 3, stride=1, padding=1), 1) * m
+    now = strength(made, m)
+    asked = wanted.clamp(FACTORS[0] * now, FACTORS[1] * now)
     for _ in range(ROUNDS):
-        factor = (wanted / strength(made, m).clamp(min=1e-6)).clamp(*FACTORS)
-        made = made + (factor[:, :, None, None] - 1.0) * middle(made) * soft
+        made = made + (asked / strength(made, m).clamp(min=QUIET) - 1.0)[:, :, None, None] * middle(made) * soft
     told = wanted.isfinite().all(dim=1) & (m.sum(dim=(1, 2, 3)) >= LEAST)
     return torch.where(told[:, None, None, None], made, x)
