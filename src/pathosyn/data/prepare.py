@@ -250,7 +250,7 @@ def _work(files: SubjectFiles, *, contrasts: Sequence[str], geometry: Geometry, 
             raise refuse(
                 files.folder or files.name, found=str(error), expected="a scan of a head with contrast in it", remedy="look at the images of this subject"
             ) from error
-        refuse_misplaced(record.seg > 0, record.foreground > 0, files.seg)
+        refuse_misplaced(record.seg > 0, record.foreground.view(bool), files.seg)
     except InputError as error:
         return list(error.faults)
     volumes = {**scan.volumes, **({"seg": scan.seg} if scan.seg is not None else {})}

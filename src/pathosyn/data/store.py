@@ -196,7 +196,9 @@ def finish(path: Path, partitions: dict[str, str], how: dict[str, Any]) -> None:
     with h5py.File(path, "r+") as file:
         file.attrs["split"] = json.dumps(how, sort_keys=True)
         for name, value in partitions.items():
-            file["subjects"][name].attrs["partition"] = value
+            attributes = file["subjects"][name].attrs
+            if attributes["partition"] != value:
+                attributes["partition"] = value
         file.attrs["complete"] = True
 
 
