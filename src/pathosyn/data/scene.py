@@ -79,7 +79,7 @@ def record_of(scan: Scan, contrasts: Sequence[str], geometry: Geometry, inpaint:
     around = box_of(scene.head | (scene.seg > 0)) or tuple(slice(0, n) for n in everywhere.shape)
     crop = grown_box(around, (0, _BORDER, _BORDER), everywhere.shape)
     origin = tuple(s.start for s in crop)
-    support, seg = everywhere[crop], np.ascontiguousarray(scene.seg[crop])
+    support, seg = np.ascontiguousarray(everywhere[crop]), np.ascontiguousarray(scene.seg[crop])
 
     image = np.zeros((support.shape[0], len(contrasts), *support.shape[1:]), np.float16)
     present = np.array([name in scene.images for name in contrasts])
@@ -109,7 +109,7 @@ def record_of(scan: Scan, contrasts: Sequence[str], geometry: Geometry, inpaint:
         seg=seg,
         foreground=np.ascontiguousarray(scene.head[crop]).view(np.uint8),
         support_index=index,
-        support_blend=scene.S[crop].reshape(-1)[index],
+        support_blend=scene.S[crop][support],
         support_inp=_filled(image, support, index, present, inpaint),
         windows=as_table(windows, seg > 0),
     )

@@ -191,24 +191,22 @@ def read_header(path: Path) -> Header:
         raise refuse(path, found=f"settings that this version does not know ({error})", expected=wanted, remedy=again) from error
 
 
-def finish(path: Path, partitions: dict[str, str], how: dict[str, Any]) -> None:
+def finish(file: h5py.File, partitions: dict[str, str], how: dict[str, Any]) -> None:
     """Set every subject's partition (a resumed work file may hold those of an older split) and how the split came about, and mark the file as finished."""
-    with h5py.File(path, "r+") as file:
-        file.attrs["split"] = json.dumps(how, sort_keys=True)
-        for name, value in partitions.items():
-            attributes = file["subjects"][name].attrs
-            if attributes["partition"] != value:
-                attributes["partition"] = value
-        file.attrs["complete"] = True
+    file.attrs["split"] = json.dumps(how, sort_keys=True)
+    for name, value in partitions.items():
+        attributes = file["subjects"][name].attrs
+        if attributes["partition"] != value:
+            attributes["partition"] = value
+    file.attrs["complete"] = True
 
 
-def counts(path: Path) -> tuple[dict[str, int], int, int]:
+def counts(file: h5py.File) -> tuple[dict[str, int], int, int]:
     """Subjects in each partition, and the numbers of slices and of lesion windows."""
     partitions = dict.fromkeys(PARTITIONS, 0)
     slices = windows = 0
-    with h5py.File(path, "r") as file:
-        for group in file["subjects"].values():
-            partitions[str(group.attrs["partition"])] += 1
-            slices += group["image"].shape[0]
-            windows += group["windows"].shape[0]
+    for group in file["subjects"].values():
+        partitions[str(group.attrs["partition"])] += 1
+        slices += group["image"].shape[0]
+        windows += group["windows"].shape[0]
     return {name: count for name, count in partitions.items() if count}, slices, windows
