@@ -70,7 +70,7 @@ def noised(model: PathoSyn, batch: LesionBatch, parts: Parts, x_sub: Image, stre
             drawn = chosen.to(device, r0.dtype)[:, None, None, None]
             which = chosen.nonzero().flatten().tolist()
             form = form.clone()
-            form[which] = own_form(model, batch, x_sub, look, streams, which)
+            form[which] = own_form(model, batch, x_sub, look, streams, which).to(form.dtype)
         start = decomposition.refine(coarse.means(model, form, batch, x_sub, parts), there, parts.support, method.coarse)
     # A missing contrast is 0 here as it is at the draw.
     r_t = diffusion.diffuse(start, t, eps, parts.support * parts.known, model.schedule)
