@@ -66,8 +66,11 @@ def noised(model: PathoSyn, batch: LesionBatch, parts: Parts, x_sub: Image, stre
         if look is not None:
             shared = appearance.shared(model, appearance.taught(look, streams), batch.present)
         if last and method.drawn_forms:
-            drawn = (rng.uniform(streams).to(device) < method.drawn_forms).to(r0.dtype)[:, None, None, None]
-            form = torch.where(drawn > 0, own_form(model, batch, x_sub, look, streams), form)
+            chosen = rng.uniform(streams) < method.drawn_forms
+            drawn = chosen.to(device, r0.dtype)[:, None, None, None]
+            which = chosen.nonzero().flatten().tolist()
+            form = form.clone()
+            form[which] = own_form(model, batch, x_sub, look, streams, which).to(form.dtype)
         start = decomposition.refine(coarse.means(model, form, batch, x_sub, parts), there, parts.support, method.coarse)
     # A missing contrast is 0 here as it is at the draw.
     r_t = diffusion.diffuse(start, t, eps, parts.support * parts.known, model.schedule)
@@ -82,9 +85,13 @@ def noised(model: PathoSyn, batch: LesionBatch, parts: Parts, x_sub: Image, stre
 
 
 @torch.no_grad()
-def own_form(model: PathoSyn, batch: LesionBatch, x_sub: Image, look: Tensor | None, streams: Sequence[torch.Generator]) -> Image:
-    """The form that the model draws for each window, told and held to `look`, the real one's."""
-    return model.draw_form(batch, x_sub, lambda _: rng.normal(streams, tuple(batch.x.shape[1:])).to(x_sub.device), look=look)
+def own_form(model: PathoSyn, batch: LesionBatch, x_sub: Image, look: Tensor | None, streams: Sequence[torch.Generator], which: Sequence[int]) -> Image:
+    """The forms that the model draws for the windows `which`, told and held to `look`, the real ones': (len(which), C or 2C, H/coarse, W/coarse).
+
+    Every window's stream gives noise for a form, wanted or not: what is drawn from it afterwards must not depend on the others of its batch."""
+    some, shape = batch.some(which), tuple(batch.x.shape[1:])
+    look = look[which] if look is not None else None
+    return model.draw_form(some, x_sub[which], lambda _: rng.normal(streams, shape)[which].to(x_sub.device), look=look)
 
 
 def structure_terms(model: PathoSyn, batch: LesionBatch, parts: Parts, x_sub: Image, streams: Sequence[torch.Generator]) -> dict[str, Tensor]:

@@ -31,21 +31,28 @@ def varied(batch: LesionBatch, streams: Sequence[torch.Generator]) -> LesionBatc
     """`turned`, then each contrast brighter or darker, then some of them `hidden`. Each window on its own stream."""
     batch = turned(batch, streams)
     u = torch.stack([torch.rand(batch.x.shape[1], generator=stream) for stream in streams])
-    return hidden(_times(batch, ((2.0 * u - 1.0) * GAIN).exp()), streams, HIDE)
+    return _hidden(batch, streams, HIDE, gain=((2.0 * u - 1.0) * GAIN).exp().to(batch.x.device))
 
 
 def hidden(batch: LesionBatch, streams: Sequence[torch.Generator], chance: float) -> LesionBatch:
     """Each contrast 0 and not there with probability `chance`, each window on its own stream; where that would leave none, all stay."""
+    return _hidden(batch, streams, chance, gain=torch.ones_like(batch.present, dtype=batch.x.dtype))
+
+
+def _hidden(batch: LesionBatch, streams: Sequence[torch.Generator], chance: float, *, gain: Tensor) -> LesionBatch:
+    """`hidden`, and images times `gain` (B, C) on the way."""
     u = torch.stack([torch.rand(batch.x.shape[1], generator=stream) for stream in streams]).to(batch.present.device)
     present = batch.present & (u >= chance)
     present = torch.where(present.any(dim=1, keepdim=True), present, batch.present)
-    return replace(_times(batch, present.to(batch.x.dtype)), present=present)
+    over = (gain * present)[:, :, None, None].to(batch.x.dtype)
+    return replace(_images(batch, lambda image: image * over), present=present)
 
 
-def _times(batch: LesionBatch, factor: Tensor) -> LesionBatch:
-    """Images times `factor` (B, C)."""
-    over = factor[:, :, None, None].to(batch.x.device)
-    return replace(batch, x=batch.x * over, x_ph=batch.x_ph * over, x_sub=None if batch.x_sub is None else batch.x_sub * over)
+def _images(batch: LesionBatch, change: Callable[[Image], Image]) -> LesionBatch:
+    """`change` of every image. Where f_sub's answer is the target, too (`Slices.filled`), both are one tensor, which is changed once."""
+    x_ph = change(batch.x_ph)
+    x_sub = x_ph if batch.x_sub is batch.x_ph else None if batch.x_sub is None else change(batch.x_sub)
+    return replace(batch, x=change(batch.x), x_ph=x_ph, x_sub=x_sub)
 
 
 def mirrored(batch: LesionBatch, streams: Sequence[torch.Generator]) -> LesionBatch:
@@ -70,8 +77,7 @@ def turned(batch: LesionBatch, streams: Sequence[torch.Generator]) -> LesionBatc
 
 def _each(batch: LesionBatch, image: Callable[[Image], Image]) -> LesionBatch:
     """`image` of every field of pixels."""
-    x_sub = None if batch.x_sub is None else image(batch.x_sub)
-    return replace(batch, x=image(batch.x), x_ph=image(batch.x_ph), x_sub=x_sub, m=image(batch.m), S=image(batch.S))
+    return replace(_images(batch, image), m=image(batch.m), S=image(batch.S))
 
 
 def rolled(field: Image, shifts: Tensor) -> Image:
@@ -95,10 +101,9 @@ def warped(batch: LesionBatch, streams: Sequence[torch.Generator]) -> LesionBatc
     def image(field: Image) -> Image:
         return grid_sample(field.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)
 
-    x_sub = None if batch.x_sub is None else image(batch.x_sub)
     m = grid_sample(batch.m, grid, mode="nearest", padding_mode="zeros", align_corners=False)
     S = grid_sample(batch.S, grid, mode="bilinear", padding_mode="zeros", align_corners=False)  # noqa: N806 - the paper's letter
-    return replace(batch, x=image(batch.x), x_ph=image(batch.x_ph), x_sub=x_sub, m=m, S=S)
+    return replace(_images(batch, image), m=m, S=S)
 
 
 def _bent(batch: LesionBatch, streams: Sequence[torch.Generator]) -> Tensor:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from pathosyn import rng
@@ -194,8 +194,9 @@ def _step(session: Session, optimizer: torch.optim.Optimizer, turn: feed.Turn, *
         terms = session.method.losses(turn.batch.to(fabric.device), player=player, rng=streams)
     fabric.backward(turn.weight * terms["loss"])
     moved = [p for g in optimizer.param_groups for p in g["params"]]
+    values = torch.stack([value.detach().float() for value in terms.values()]) * turn.weight
     if fabric.world_size > 1:
-        _share_gradients(fabric, moved)
+        values = _added_up(moved, values)
     norm = torch.nn.utils.clip_grad_norm_(moved, settings.clip_norm)
     if not torch.isfinite(norm):  # the weights of the last checkpoint are still good: none may be written over them
         remedy = "try a smaller --train.lr or --train.precision 32-true, in a new --run; if it stays, look at the data with `pathosyn check`"
@@ -204,18 +205,21 @@ def _step(session: Session, optimizer: torch.optim.Optimizer, turn: feed.Turn, *
     optimizer.step()
     # All of it: the one who plays against the critic has left gradients there, and the critic's next step may not add them to its own.
     session.method.zero_grad(set_to_none=True)
-    values: Any = torch.stack([value.detach().float() for value in terms.values()]) * turn.weight
-    if fabric.world_size > 1:
-        values = fabric.all_reduce(values, reduce_op="mean")
     return dict(zip(terms, values.tolist(), strict=True))
 
 
-def _share_gradients(fabric: Fabric, parameters: Sequence[nn.Parameter]) -> None:
-    """The mean over processes, in one message. Not by DistributedDataParallel, which cannot have a player whose step leaves the other's weights alone."""
+def _added_up(parameters: Sequence[nn.Parameter], values: Tensor) -> Tensor:
+    """`values` (n,) added up over processes, and so are the gradients of `parameters`, which each process has weighed by its share of the batch.
+
+    In one message, for at each of them whoever is early waits, and not by Fabric, which has all wait for each other before it sends one. Not by
+    DistributedDataParallel either, which cannot have a player whose step leaves the other's weights alone."""
     gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-    mean: Any = fabric.all_reduce(torch.cat([g.flatten() for g in gradients]), reduce_op="mean")
-    for parameter, values in zip(parameters, mean.split([g.numel() for g in gradients]), strict=True):
-        parameter.grad = values.view_as(parameter)
+    message = torch.cat([*(g.flatten() for g in gradients), values])
+    torch.distributed.all_reduce(message)
+    *sums, values = message.split([*(g.numel() for g in gradients), len(values)])
+    for parameter, gradient in zip(parameters, sums, strict=True):
+        parameter.grad = gradient.view_as(parameter)
+    return values
 
 
 def _schedule(stages: Sequence[Stage], steps: int) -> Iterator[tuple[Stage, int, int]]:

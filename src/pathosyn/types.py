@@ -71,9 +71,11 @@ class LesionBatch:
         """Every `world_size`-th sample from `rank` on: one process's share of a batch."""
         return self.some(slice(rank, None, world_size))
 
-    def some(self, which: slice) -> LesionBatch:
-        """Some of the samples."""
-        return replace(self, **{f.name: getattr(self, f.name)[which] for f in fields(self) if getattr(self, f.name) is not None})
+    def some(self, which: slice | Sequence[int]) -> LesionBatch:
+        """Some of the samples, by their numbers."""
+        numbers = range(len(self))[which] if isinstance(which, slice) else which
+        tensors: dict[str, Any] = {f.name: getattr(self, f.name)[which] for f in fields(self) if hasattr(getattr(self, f.name), "shape")}
+        return replace(self, **tensors, subject=[self.subject[i] for i in numbers], z=[self.z[i] for i in numbers])
 
     def __len__(self) -> int:
         return len(self.subject)

@@ -46,6 +46,16 @@ def test_gains_are_one_a_contrast_and_hold_for_the_substrate_too(batch_of: Batch
     assert not torch.allclose(log[:, 0], log[:, 1], atol=0.05)
 
 
+def test_a_filled_windows_answer_is_changed_once_and_as_it_would_be_alone(batch_of: Batches) -> None:
+    """It is the target, too: the thread that draws batches takes its time from the networks' where every core has a process."""
+    batch = batch_of(6)
+    one, two = replace(batch, x_sub=batch.x_ph), replace(batch, x_sub=batch.x_ph.clone())
+    for change in (augment.varied, augment.warped):
+        made, apart = change(one, streams(6)), change(two, streams(6))
+        assert made.x_sub is made.x_ph and apart.x_sub is not apart.x_ph
+        assert apart.x_sub is not None and torch.equal(made.x_ph, apart.x_sub) and torch.equal(made.x, apart.x)
+
+
 def test_contrasts_hide_as_if_they_were_not_there_but_never_all(batch_of: Batches) -> None:
     batch = batch_of(400, present=[[1, 1], [1, 0]] * 200)
     made = augment.varied(batch, streams(400))

@@ -71,5 +71,6 @@ def test_processes_see_together_what_one_sees(asked: dict[str, Any], batch_of: B
     whole = turns(batch, stage, steps=2)
     for rank in range(2):
         for one, all_of_them in zip(turns(batch, stage, steps=2, rank=rank, world=2), whole, strict=True):
+            assert one.weight == (5, 4)[rank] / 9 and all_of_them.weight == 1.0, "its share of the batch"
             assert torch.equal(one.batch.x, all_of_them.batch.x[rank::2]) and torch.equal(one.batch.present, all_of_them.batch.present[rank::2])
     assert not torch.equal(whole[0].batch.x, whole[1].batch.x), "another step, another draw"

@@ -270,9 +270,26 @@ def test_the_model_draws_the_form_told_what_the_real_lesion_looks_like(make_meth
     assert drawn.drawn.flatten().unique().tolist() == [0.0, 1.0], "keyed by the sample's own stream: some are drawn, some are real"
     r0 = method.to_scaled((batch.x - x_sub) * parts.support)
     form, there = coarse.form(method, r0, batch, x_sub, parts)
-    assert torch.allclose(asked[0], appearance.measure(method, form, batch, parts), atol=1e-4)
+    own = drawn.drawn.flatten() > 0
+    assert torch.allclose(asked[0], appearance.measure(method, form, batch, parts)[own], atol=1e-4), "no more are drawn than wanted"
     real = decomposition.refine(coarse.means(method, form, batch, x_sub, parts), there, parts.support, 4)
     kept = (drawn.start - real).abs().amax(dim=(1, 2, 3)) < 1e-4
-    assert kept.tolist() == (drawn.drawn.flatten() == 0).tolist()
+    assert kept.tolist() == (~own).tolist()
     alg1.noised(method, batch, parts, x_sub, streams())
     assert len(asked) == 1, "only the last stage draws"
+
+
+def test_a_window_is_taught_alone_as_beside_others(make_method: Maker, batch_of: Batches) -> None:
+    """Whether or not its form is drawn, and others' are: two processes, each with its share of a batch, end where one does."""
+    method, batch = make_method(default(), drawn_forms=0.5), batch_of()
+    method.look_std.fill_(1.0)
+
+    def taught(some: LesionBatch, own: list[torch.Generator]) -> alg1.Noised:
+        return alg1.noised(method, some, method.parts(some), method.fill(some), own, last=True)
+
+    whole = taught(batch, streams(name="some"))
+    for i in range(len(batch)):
+        alone = taught(batch.some([i]), [streams(name="some")[i]])
+        assert alone.drawn.flatten().tolist() == whole.drawn[i].flatten().tolist()
+        for name in ("start", "r0_hat", "x_hat"):
+            assert torch.allclose(getattr(alone, name)[0], getattr(whole, name)[i], atol=1e-4), name

@@ -164,6 +164,17 @@ def test_integers_as_they_are_give_what_floats_give(dtype: type) -> None:
     assert target.max() == CLIP
 
 
+@pytest.mark.parametrize("size", [(3, 5, 7), (3, 4, 6)])
+def test_bytes_in_pairs_are_bytes_one_by_one(size: tuple[int, int, int]) -> None:
+    """Planes of an odd and of an even number of bytes, cut out of larger ones, into places that lie together and into such that do not."""
+    z, y, x = size
+    values = np.random.default_rng(0).integers(0, 256, (z, y + 2, x + 2), np.uint8)[:, 1:-1, 1:-1]
+    normaliser = Normaliser(100, 40)
+    for target in (np.zeros(size, np.float16), np.zeros((z, y, 2 * x), np.float16)[..., ::2]):
+        write_half(normaliser, values, target)
+        np.testing.assert_array_equal(target, normaliser.apply(values).astype(np.float16))
+
+
 def test_a_lesion_over_all_the_head_falls_back_to_the_head() -> None:
     values = np.where(head(), np.random.default_rng(0).normal(300, 40, SHAPE), 0).astype(np.float32)
     assert fit_normaliser(values, head(), head()) == fit_normaliser(values, head())

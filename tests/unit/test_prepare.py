@@ -90,6 +90,17 @@ def test_images_are_the_scans(prepared: Path, tiny_cohort: Path) -> None:
                 assert (np.abs(image[~inside]) == 10).all()
 
 
+def test_planes_read_back_as_they_were(tmp_path: Path) -> None:
+    """Chunks are made by ourselves: of arrays in any order, packed and not."""
+    seg = np.random.default_rng(0).integers(0, 3, (7, 6, 5), np.uint8).transpose(2, 1, 0)
+    with h5py.File(tmp_path / "planes.h5", "w") as file:
+        store._write_planes(file, "packed", seg, compression="gzip", compression_opts=1)
+        store._write_planes(file, "plain", seg.astype(np.float16)[:, None])
+    with h5py.File(tmp_path / "planes.h5") as file:
+        assert file["packed"].chunks == (1, 6, 7) and file["plain"].chunks == (1, 1, 6, 7)
+        assert np.array_equal(file["packed"], seg) and np.array_equal(file["plain"][:, 0], seg)
+
+
 def test_masks_supports_and_targets(prepared: Path, tiny_cohort: Path) -> None:
     with h5py.File(prepared, "r") as file:
         for name, group in file["subjects"].items():

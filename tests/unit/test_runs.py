@@ -21,8 +21,11 @@ def masks() -> list[np.ndarray]:
 @pytest.mark.parametrize("mask", masks())
 def test_the_voxels_of_the_runs_are_the_mask(mask: np.ndarray) -> None:
     again = np.zeros_like(mask)
-    again[runs_of(mask).voxels()] = True
+    again.reshape(-1)[runs_of(mask).voxels()] = True
     assert np.array_equal(again, mask)
+    across = np.zeros_like(mask)
+    across.reshape(-1)[runs_of(mask.transpose(0, 2, 1)).voxels(transposed=True)] = True
+    assert np.array_equal(across, mask)
     assert not runs_of(np.zeros(SHAPE, bool)).start.size
 
 

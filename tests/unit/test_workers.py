@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import subprocess
 import sys
 from functools import partial
@@ -47,3 +49,23 @@ def test_without_forking_they_come_through_the_pipe() -> None:
     pool.shutdown()
     assert not pool.slots
     assert found == [(number, [number] * 300) for number in range(5)]
+
+
+def resident_after_freeing(size: int) -> int:
+    """Bytes of memory that this process holds more than before, after an array of `size` bytes was there."""
+
+    def pages() -> int:
+        with open("/proc/self/statm") as numbers:
+            return int(numbers.read().split()[1])
+
+    before = pages()
+    np.ones(size, np.uint8)
+    return (pages() - before) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other libraries of C decide for themselves")
+def test_a_worker_keeps_the_memory_that_it_frees() -> None:
+    pool = workers.Readers(1, forks=False)
+    kept = pool.submit(resident_after_freeing, 1 << 26).result()
+    pool.shutdown()
+    assert kept > 0.9 * (1 << 26)

@@ -64,8 +64,8 @@ class Volume:
 
     @cached_property
     def canonical_affine(self) -> np.ndarray:
-        """(4, 4) voxel index of the canonical array → world mm."""
-        return np.asarray(self.affine @ inv_ornt_aff(self.orientation, self.stored.shape[:3]))
+        """(4, 4) voxel index of the canonical array → world mm; read-only."""
+        return _canonical_affine(self.affine.tobytes(), self.stored.shape[:3])
 
     def canonical(self) -> np.ndarray:
         """float32 (X, Y, Z) in RAS+ order and native units. Fortran order, so that its transpose (Z, Y, X) is contiguous."""
@@ -121,6 +121,14 @@ def _orientation(affine: bytes) -> np.ndarray:
     orientation = np.asarray(io_orientation(np.frombuffer(affine).reshape(4, 4)))
     orientation.flags.writeable = False
     return orientation
+
+
+@lru_cache(maxsize=64)
+def _canonical_affine(affine: bytes, shape: tuple[int, int, int]) -> np.ndarray:
+    """Of (4, 4) float64 and a stored (X, Y, Z), for the same reason."""
+    turned = np.asarray(np.frombuffer(affine).reshape(4, 4) @ inv_ornt_aff(_orientation(affine), shape))
+    turned.flags.writeable = False
+    return turned
 
 
 def canonical_view(stored: np.ndarray, orientation: np.ndarray) -> np.ndarray:

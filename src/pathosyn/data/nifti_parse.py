@@ -59,7 +59,7 @@ def _opened(path: Path) -> Iterator[tuple[IO[bytes] | gzip.GzipFile, int]]:
                 return
             with GzipFile(fileobj=plain, mode="rb") as unpacked:
                 yield unpacked, status.st_size * _GZIP_MOST
-                while unpacked.read(1 << 20):  # the checksum stands at the end of the stream
+                while unpacked.read(1 << 16):  # the checksum stands at the end of the stream
                     pass
     except FileNotFoundError:
         found = f"a link to {os.readlink(path)}, which does not exist" if path.is_symlink() else "no such file"

@@ -96,8 +96,8 @@ def refuse_misplaced(lesion: Mask, head: Mask, where: object) -> float:
     """The share of the lesion that lies on the head; 1 for an empty mask. InputError where mask and scan, or mask and meaning, cannot belong together."""
     if not lesion.any():
         return 1.0
-    both = float((lesion & head).sum())
-    on_head, covered = both / float(lesion.sum()), both / max(float(head.sum()), 1.0)
+    both, marked, tissue = (int(np.count_nonzero(mask)) for mask in (lesion & head, lesion, head))
+    on_head, covered = both / marked, both / max(tissue, 1)
     if on_head < ON_TISSUE:
         found, expected = f"a mask of which {100 * on_head:.0f} % lies on the head or brain", f"at least {100 * ON_TISSUE:.0f} %"
         raise refuse(where, found=found, expected=expected, remedy="check that mask and scan belong together (insert: or move it with --shift-mm)")

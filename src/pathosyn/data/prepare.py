@@ -32,6 +32,8 @@ from pathosyn.errors import Fault, InputError, refuse
 from pathosyn.progress import track
 from pathosyn.writing import reason, refuse_unwritable
 
+Counts = tuple[dict[str, int], int, int]
+"""What `store.counts` gives."""
 SPARE = 1 << 20
 """Bytes that must stay free: HDF5's own tables."""
 
@@ -86,11 +88,11 @@ def prepare(
     contrasts = tuple(name for name in CONTRASTS if any(name in files.images for files in subjects))
     settings = store.settings_of(contrasts, geometry, inpaint, _version())
     part = out.with_name(out.name + ".part")
-    names = [files.name for files in subjects]
     pool: processes.Readers | None = None
     try:
-        if out.exists() and _is_same(out, settings, partitions, subjects):
-            return _summary(out, names, len(names), start)
+        if out.exists():
+            counted = _counts_of_same(out, settings, partitions, subjects)
+            return _summary(out, len(subjects), len(subjects), counted, start)
         refuse_unwritable(out.absolute().parent, "--out")
         out.parent.mkdir(parents=True, exist_ok=True)
         _refuse_foreign(part)
@@ -111,7 +113,8 @@ def prepare(
                     bar.advance(note=files.name)
             if faults:
                 raise InputError(faults)
-        store.finish(part, partitions, how)
+            store.finish(file, partitions, how)
+            counted = store.counts(file)
         os.replace(part, out)
     except (OSError, RuntimeError) as error:  # h5py: either, for a write that failed
         if isinstance(error, RuntimeError) and "write" not in str(error):
@@ -120,7 +123,7 @@ def prepare(
     finally:
         if pool is not None:
             pool.shutdown(wait=True, cancel_futures=True)
-    return _summary(out, names, len(done), start)
+    return _summary(out, len(subjects), len(done), counted, start)
 
 
 def _refuse_full(out: Path, more: int) -> None:
@@ -203,8 +206,8 @@ def _unchanged(files: SubjectFiles, source: dict[str, Any]) -> bool:
     return paths.keys() == source.keys() and all(source[key]["sha256"] == file_sha256(path) for key, path in paths.items())
 
 
-def _is_same(out: Path, settings: dict[str, str], partitions: dict[str, str], subjects: Sequence[SubjectFiles]) -> bool:
-    """True where `out` is the finished result of this very work; InputError where it is something else."""
+def _counts_of_same(out: Path, settings: dict[str, str], partitions: dict[str, str], subjects: Sequence[SubjectFiles]) -> Counts:
+    """What `out` holds, where it is the finished result of this very work; InputError where it is something else."""
     import h5py
 
     remedy = "delete it, or give another --out"
@@ -218,11 +221,12 @@ def _is_same(out: Path, settings: dict[str, str], partitions: dict[str, str], su
             raise refuse(out, found=f"a finished file with other settings ({', '.join(differing)})", expected="no file of this name", remedy=remedy)
         stored = {name: json.loads(group.attrs["source"]) for name, group in file["subjects"].items()}
         split = {name: group.attrs["partition"] for name, group in file["subjects"].items()}
+        counted = store.counts(file)
     if stored.keys() != {files.name for files in subjects} or not all(_unchanged(files, stored[files.name]) for files in subjects):
         raise refuse(out, found="a finished file of other subjects or scans", expected="no file of this name", remedy=remedy)
     if split != partitions:
         raise refuse(out, found="a finished file with another split", expected="no file of this name", remedy=remedy)
-    return True
+    return counted
 
 
 def _resumable(file: Any, settings: dict[str, str], subjects: Sequence[SubjectFiles]) -> set[str]:
@@ -250,7 +254,7 @@ def _work(files: SubjectFiles, *, contrasts: Sequence[str], geometry: Geometry, 
             raise refuse(
                 files.folder or files.name, found=str(error), expected="a scan of a head with contrast in it", remedy="look at the images of this subject"
             ) from error
-        refuse_misplaced(record.seg > 0, record.foreground > 0, files.seg)
+        refuse_misplaced(record.seg > 0, record.foreground.view(bool), files.seg)
     except InputError as error:
         return list(error.faults)
     volumes = {**scan.volumes, **({"seg": scan.seg} if scan.seg is not None else {})}
@@ -275,6 +279,5 @@ def _row(files: SubjectFiles) -> dict[str, str]:
         raise refuse(table, found=f"no readable table ({error})", expected=expected, remedy=remedy) from error
 
 
-def _summary(out: Path, names: Sequence[str], resumed: int, start: float) -> Summary:
-    counts, slices, windows = store.counts(out)
-    return Summary(out, len(names), resumed, counts, slices, windows, out.stat().st_size, time.monotonic() - start)
+def _summary(out: Path, subjects: int, resumed: int, counted: Counts, start: float) -> Summary:
+    return Summary(out, subjects, resumed, *counted, out.stat().st_size, time.monotonic() - start)

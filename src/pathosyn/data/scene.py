@@ -79,7 +79,7 @@ def record_of(scan: Scan, contrasts: Sequence[str], geometry: Geometry, inpaint:
     around = box_of(scene.head | (scene.seg > 0)) or tuple(slice(0, n) for n in everywhere.shape)
     crop = grown_box(around, (0, _BORDER, _BORDER), everywhere.shape)
     origin = tuple(s.start for s in crop)
-    support, seg = everywhere[crop], np.ascontiguousarray(scene.seg[crop])
+    support, seg = np.ascontiguousarray(everywhere[crop]), np.ascontiguousarray(scene.seg[crop])
 
     image = np.zeros((support.shape[0], len(contrasts), *support.shape[1:]), np.float16)
     present = np.array([name in scene.images for name in contrasts])
@@ -90,7 +90,7 @@ def record_of(scan: Scan, contrasts: Sequence[str], geometry: Geometry, inpaint:
             write_half(normaliser, scene.images[name][crop], image[:, channel])
             normalisation[channel] = normaliser.center, normaliser.scale
 
-    index = np.flatnonzero(support)
+    index = np.flatnonzero(support).astype(np.int64, copy=False)
     # The windows are those of the uncropped grid, as at inference, where nothing is cropped.
     windows = [Window(w.z - origin[0], w.y - origin[1], w.x - origin[2], w.side) for w in windows_of(everywhere, geometry, geometry.grid_mm)]
     attributes = {
@@ -108,21 +108,23 @@ def record_of(scan: Scan, contrasts: Sequence[str], geometry: Geometry, inpaint:
         image=image,
         seg=seg,
         foreground=np.ascontiguousarray(scene.head[crop]).view(np.uint8),
-        support_index=index.astype(np.int64),
-        support_blend=scene.S[crop].reshape(-1)[index],
-        support_inp=_filled(image, support, present, inpaint),
+        support_index=index,
+        support_blend=scene.S[crop][support],
+        support_inp=_filled(image, support, index, present, inpaint),
         windows=as_table(windows, seg > 0),
     )
 
 
-def _filled(image: np.ndarray, support: np.ndarray, present: np.ndarray, kind: str) -> np.ndarray:
-    """Inp(x, D) at the support's pixels, (n, C) float16, slice by slice in the order of the flattened index; 0 in an absent contrast."""
-    parts = [np.zeros((0, image.shape[1]), np.float16)]
-    for z in np.flatnonzero(support.any(axis=(1, 2))):
-        box = box_of(support[z]) or ()
-        rows, columns = grown_box(box, (_BORDER, _BORDER), support.shape[1:])  # nothing farther off plays a part
+def _filled(image: np.ndarray, support: np.ndarray, index: np.ndarray, present: np.ndarray, kind: str) -> np.ndarray:
+    """Inp(x, D) at the support's pixels, (n, C) float16, in the order of `index`, the flattened places of `support`; 0 in an absent contrast."""
+    depth, height, width = support.shape
+    result = np.zeros((len(index), image.shape[1]), np.float16)
+    ends = np.searchsorted(index, np.arange(depth + 1) * (height * width))
+    for z in np.flatnonzero(np.diff(ends)):
+        here = slice(ends[z], ends[z + 1])
+        y, x = np.divmod(index[here] - z * (height * width), width)
+        box = slice(int(y[0]), int(y[-1]) + 1), slice(int(x.min()), int(x.max()) + 1)
+        rows, columns = grown_box(box, (_BORDER, _BORDER), (height, width))  # nothing farther off plays a part
         hole = support[z, rows, columns]
-        values = np.zeros((int(hole.sum()), image.shape[1]), np.float16)
-        values[:, present] = fill(kind, image[z, :, rows, columns][present].astype(np.float32), hole)[:, hole].T
-        parts.append(values)
-    return np.concatenate(parts)
+        result[here, present] = fill(kind, image[z, :, rows, columns][present].astype(np.float32), hole)[:, hole].T
+    return result

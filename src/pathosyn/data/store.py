@@ -31,7 +31,7 @@ import h5py
 import numpy as np
 
 from pathosyn.config import Geometry, from_dict
-from pathosyn.data.inflate import crc32
+from pathosyn.data.inflate import crc32, deflate
 from pathosyn.data.split import PARTITIONS
 from pathosyn.errors import refuse
 
@@ -111,16 +111,23 @@ def write_settings(file: h5py.File, settings: dict[str, str]) -> None:
 def write_record(file: h5py.File, record: Record, partition: str, digest: int) -> None:
     """Write one subject, flushed."""
     group = file["subjects"].create_group(record.name)
-    plane = (1, *record.seg.shape[1:])
-    group.create_dataset("image", data=record.image, chunks=(1, *record.image.shape[1:]))
+    _write_planes(group, "image", record.image)
     for name in ("seg", "foreground"):
-        group.create_dataset(name, data=getattr(record, name), chunks=plane, compression="lzf")
+        _write_planes(group, name, getattr(record, name), compression="gzip", compression_opts=1)
     for name in ("support_index", "support_blend", "support_inp", "windows"):
         group.create_dataset(name, data=getattr(record, name))
     group.attrs.update(record.attributes)
     group.attrs["partition"] = partition
     group.attrs["checksum"] = digest
     file.flush()
+
+
+def _write_planes(group: h5py.Group, name: str, array: np.ndarray, **packing: Any) -> None:
+    """`array` (Z, …), a chunk a slice; `packing` is that of h5py's gzip, or nothing. The chunks are made here: HDF5 would copy each, and packs slowly."""
+    array = np.ascontiguousarray(array)
+    planes = group.create_dataset(name, array.shape, array.dtype, chunks=(1, *array.shape[1:]), **packing)
+    for z, plane in enumerate(array):
+        planes.id.write_direct_chunk((z, *[0] * plane.ndim), deflate(plane.data) if packing else plane.data)
 
 
 def finished(file: h5py.File) -> dict[str, dict[str, Any]]:
@@ -184,22 +191,22 @@ def read_header(path: Path) -> Header:
         raise refuse(path, found=f"settings that this version does not know ({error})", expected=wanted, remedy=again) from error
 
 
-def finish(path: Path, partitions: dict[str, str], how: dict[str, Any]) -> None:
+def finish(file: h5py.File, partitions: dict[str, str], how: dict[str, Any]) -> None:
     """Set every subject's partition (a resumed work file may hold those of an older split) and how the split came about, and mark the file as finished."""
-    with h5py.File(path, "r+") as file:
-        file.attrs["split"] = json.dumps(how, sort_keys=True)
-        for name, value in partitions.items():
-            file["subjects"][name].attrs["partition"] = value
-        file.attrs["complete"] = True
+    file.attrs["split"] = json.dumps(how, sort_keys=True)
+    for name, value in partitions.items():
+        attributes = file["subjects"][name].attrs
+        if attributes["partition"] != value:
+            attributes["partition"] = value
+    file.attrs["complete"] = True
 
 
-def counts(path: Path) -> tuple[dict[str, int], int, int]:
+def counts(file: h5py.File) -> tuple[dict[str, int], int, int]:
     """Subjects in each partition, and the numbers of slices and of lesion windows."""
     partitions = dict.fromkeys(PARTITIONS, 0)
     slices = windows = 0
-    with h5py.File(path, "r") as file:
-        for group in file["subjects"].values():
-            partitions[str(group.attrs["partition"])] += 1
-            slices += group["image"].shape[0]
-            windows += group["windows"].shape[0]
+    for group in file["subjects"].values():
+        partitions[str(group.attrs["partition"])] += 1
+        slices += group["image"].shape[0]
+        windows += group["windows"].shape[0]
     return {name: count for name, count in partitions.items() if count}, slices, windows

@@ -219,12 +219,11 @@ def read_scan(files: SubjectFiles, *, mask: str | Path | None = None, threads: i
         paths["seg"] = seg_path
     faults: list[Fault] = []
     volumes: dict[str, Volume] = {}
-    with ThreadPoolExecutor(max_workers=threads) as pool:  # decompression runs outside the interpreter's lock
-        for kind, outcome in zip(paths, pool.map(_attempt, paths.values()), strict=True):
-            if isinstance(outcome, InputError):
-                faults.extend(outcome.faults)
-            else:
-                volumes[kind] = outcome
+    for kind, outcome in zip(paths, _attempts([*paths.values()], threads), strict=True):
+        if isinstance(outcome, InputError):
+            faults.extend(outcome.faults)
+        else:
+            volumes[kind] = outcome
     seg = volumes.pop("seg", None)
     for volume in volumes.values():
         if (low := volume.stored.min()) == volume.stored.max():
@@ -243,6 +242,13 @@ def read_scan(files: SubjectFiles, *, mask: str | Path | None = None, threads: i
     if faults:
         raise InputError(faults)
     return Scan(files.name, files.set, {name: volumes[name] for name in CONTRASTS if name in volumes}, labels, scheme, seg)
+
+
+def _attempts(paths: Sequence[Path], threads: int) -> list[Volume | InputError]:
+    if threads == 1:
+        return [_attempt(path) for path in paths]
+    with ThreadPoolExecutor(max_workers=threads) as pool:  # decompression runs outside the interpreter's lock
+        return [*pool.map(_attempt, paths)]
 
 
 def _attempt(path: Path) -> Volume | InputError:

@@ -97,8 +97,8 @@ def grown(slices: Slices, settings: Train, world: int) -> str:
 
 @dataclass(frozen=True)
 class Turn:
-    """One process's share of a step's batch: which samples these are, and what their mean loss weighs beside those of the other processes, whose shares may
-    be larger or smaller by one."""
+    """One process's share of a step's batch: which samples these are, and how much of the batch, which is what their mean loss weighs: shares of processes may
+    differ by one sample."""
 
     step: int
     batch: LesionBatch
@@ -119,7 +119,7 @@ def batches(slices: Slices, stage: Stage, settings: Train, start: int, done: int
         batch = varied(batch, streams) if stage.varied else batch
         batch = hidden(batch, streams, stage.hide) if stage.hide else batch
         batch = warped(batch, streams) if stage.warped else batch
-        return Turn(step, batch, samples, len(batch) * world / slices.batch_size(batch.x.shape[-1], pixels, world))
+        return Turn(step, batch, samples, len(batch) / slices.batch_size(batch.x.shape[-1], pixels, world))
 
     with ThreadPoolExecutor(1) as pool:
         ahead: deque[Future[Turn]] = deque(pool.submit(draw, step) for step in range(done, min(done + AHEAD, stop)))
