@@ -29,7 +29,9 @@ def main() -> int:
     given = parser.parse_args()
     old = load(find(given.weights))
     asked = replace(old.config.method, attune=True, tails=True, borders=True, fisher_z=True, log_spreads=True)
-    method = beginning(replace(old.config, method=asked), old.path).eval()
+    train = replace(old.config.train, structure_share=0.0, distil_share=0.0)  # no network of forms learns, and so the one that learned from it stays
+    method = beginning(replace(old.config, method=asked, train=train), old.path).eval()
+    method.config = replace(method.config, train=old.config.train)
     slices = feed.training_slices(given.data, method.config)
     learned = set(old.provenance.subjects["train"])
     if differing := sorted(learned ^ set(slices.subjects)):
