@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pathosyn.lesion import borders, tails, texture
+from pathosyn.lesion.gathering import gathered
 
 SIDE = 64
 PRESENT = torch.tensor([[True]])
@@ -44,18 +45,20 @@ def test_a_lesion_that_rises_at_its_outline_alone_has_none() -> None:
 def test_what_is_made_is_as_strong_as_is_asked_and_no_other_pixel_moves() -> None:
     x, m = noise(2, 2, SIDE, SIDE), disc(count=2)
     present = torch.ones(2, 2, dtype=torch.bool)
-    wanted = borders.strength(x, m) * torch.tensor([[1.2, 0.9], [0.8, 1.5]])
+    wanted = borders.strength(x, m) * torch.tensor([[1.1, 0.9], [0.7, 1.0]])
     made = borders.bordered(x, m, present, wanted)
     assert torch.allclose(borders.strength(made, m), wanted, rtol=0.1)
     assert torch.equal(made * (1.0 - m), x * (1.0 - m))
 
 
 def test_no_weaker_and_no_stronger_than_the_bounds() -> None:
+    """Of what the smoothing leaves."""
     x, m = noise(1, 1, SIDE, SIDE), disc()
-    kept = [float(borders.strength(borders.bordered(x, m, PRESENT, torch.full((1, 1), wanted)), m)) for wanted in (1e-9, 1e9)]
-    smoothed = float(borders.strength(borders.bordered(x, m, PRESENT, torch.full((1, 1), torch.inf)), m))
-    assert smoothed == pytest.approx(float(borders.strength(x, m))), "what is not finite is not asked"
-    assert 0.0 < kept[0] < kept[1] < math.inf
+    smooth = texture.box_mean(x, 1)
+    left = float(borders.strength(x + (gathered(smooth, m, PRESENT, rounds=borders.SMOOTHED) - smooth) * m, m))
+    weakest, strongest = (float(borders.strength(borders.bordered(x, m, PRESENT, torch.full((1, 1), wanted)), m)) / left for wanted in (0.0, 9.0))
+    assert strongest == pytest.approx(borders.FACTORS[1], rel=0.1)
+    assert borders.FACTORS[0] <= weakest < 0.8, "beside the rim it stays, and white noise has much of it there"
 
 
 def test_a_mottle_becomes_regions_with_borders() -> None:
