@@ -20,7 +20,7 @@ FROM_RIM = 3
 """Pixels from the outline inwards that do not count: as far the 7×7 mean sees the rise of the lesion itself."""
 SMOOTHED = 4
 """Times that pixels become the mean of their like neighbours (`gathering.gathered`)."""
-FACTORS = (0.5, 1.5)
+FACTORS = (0.5, 1.2)
 """The band is made no weaker and no stronger than so many times what the smoothing leaves: what would then be strong is a mottle, which an eye sees at once."""
 ROUNDS = 3
 """Of making it so: what is added has a mean over 3×3 pixels of its own, and beside the rim all stays, so that once is not enough."""
@@ -46,8 +46,8 @@ def bordered(x: Image, m: Mask, present: Flags, wanted: Tensor) -> Image:
     smooth = box_mean(x, 1)
     made = x + (gathered(smooth, m, present, rounds=SMOOTHED) - smooth) * m
     soft = box_mean(1.0 - max_pool2d(1.0 - m, 3, stride=1, padding=1), 1) * m
-    now = strength(made, m)
-    asked = wanted.clamp(FACTORS[0] * now, FACTORS[1] * now)
+    left = strength(made, m)
+    asked = wanted.clamp(FACTORS[0] * left, FACTORS[1] * left)
     for _ in range(ROUNDS):
         made = made + (asked / strength(made, m).clamp(min=QUIET) - 1.0)[:, :, None, None] * middle(made) * soft
     told = wanted.isfinite().all(dim=1) & (m.sum(dim=(1, 2, 3)) >= LEAST)
