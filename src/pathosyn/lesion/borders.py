@@ -20,7 +20,7 @@ FROM_RIM = 3
 """Pixels from the outline inwards that do not count: as far the 7×7 mean sees the rise of the lesion itself."""
 SMOOTHED = 4
 """Times that pixels become the mean of their like neighbours (`gathering.gathered`)."""
-FACTORS = (0.5, 1.2)
+FACTORS = (0.5, 1.5)
 """The band is made no weaker and no stronger than so many times what the smoothing leaves: what would then be strong is a mottle, which an eye sees at once."""
 ROUNDS = 3
 """Of making it so: what is added has a mean over 3×3 pixels of its own, and beside the rim all stays, so that once is not enough."""
