@@ -246,6 +246,13 @@ def test_correlations_that_cannot_be_stay_finite_both_ways(method: PathoSyn) -> 
         assert looks.plain(method, torch.full((1, K), value)).isfinite().all()
 
 
+def test_how_sparse_and_how_strong_detail_is_is_never_asked_below_0(method: PathoSyn) -> None:
+    method.look_mean.fill_(0.5)
+    for value in (-30.0, -1.0):
+        asked = looks.plain(method, torch.full((1, K), value))[:, FORM + 1 :] * method.look_std[FORM + 1 :] + 0.5
+        assert bool((asked >= -1e-6).all()) and bool((asked < 0.5).all())
+
+
 def test_correlations_of_two_slices_are_averaged_by_their_z(method: PathoSyn, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(looks, "SMOOTH", 0.0)
     method.look_mean.fill_(0.2), method.look_std.fill_(0.5)

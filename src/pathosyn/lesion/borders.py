@@ -44,7 +44,7 @@ def bordered(x: Image, m: Mask, present: Flags, wanted: Tensor) -> Image:
     and whose `strength` there then is what is `wanted` (B, C), or as near as `FACTORS` allow. A sample of which anything wanted is NaN stays as it is, and so
     does one of fewer than `LEAST` pixels; and all does off the lesion."""
     smooth = box_mean(x, 1)
-    made = x + (gathered(smooth, m, present, rounds=SMOOTHED) - smooth) * m
+    made = x + (gathered(smooth, m, present, rounds=SMOOTHED) - smooth)
     soft = box_mean(1.0 - max_pool2d(1.0 - m, 3, stride=1, padding=1), 1) * m
     left = strength(made, m)
     asked = wanted.clamp(FACTORS[0] * left, FACTORS[1] * left)
