@@ -204,7 +204,7 @@ def test_run_folder_of_a_staged_run(straight: Path, prepared: Path) -> None:
     assert {("4", "substrate", "validation", name) for name in ("psnr_sub", "psnr_inp")} <= logged
     assert {step for step, _, p, _ in logged if p == "validation"} == {"4", "5", "6", "8"}
     statistics = {(a, c) for a in ("r_scale", "r_max", "rough_mean", "rough_std") for c in config["contrasts"]}
-    statistics |= {(a, str(k)) for a in ("look_mean", "look_std") for k in range(6 * 4 + 6 + 6 + 4)}
+    statistics |= {(a, str(k)) for a in ("look_mean", "look_std") for k in range(6 * 4 + 6 + 6 + 4 + 4)}
     assert {(m.split(".")[0], m.split(".")[1]) for _, _, _, m in logged if "." in m} == statistics
     assert all(np.isfinite(float(row["value"])) for row in rows(straight))
     assert len({(r["step"], r["stage"], r["partition"], r["metric"]) for r in rows(straight)}) == len(rows(straight)), "a row twice"

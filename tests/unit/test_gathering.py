@@ -30,9 +30,8 @@ def halves(noise: float) -> Tensor:
     return sides + noise * field()
 
 
-def test_one_round_is_the_weighted_mean_of_the_cells_around(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_round_is_the_weighted_mean_of_the_cells_around() -> None:
     """Against loops: a normal weight of the distance over both contrasts, in root-mean-square steps."""
-    monkeypatch.setattr(gathering, "ROUNDS", 1)
     form, inside = field()[0].double().numpy(), lesion()[0, 0].numpy() > 0
     pairs = [((y, x), (y + dy, x + dx)) for y in range(12) for x in range(12) for dy, dx in ((0, 1), (1, 0)) if y + dy < 12 and x + dx < 12]
     pairs = [(a, b) for a, b in pairs if inside[a] and inside[b]]
@@ -47,7 +46,7 @@ def test_one_round_is_the_weighted_mean_of_the_cells_around(monkeypatch: pytest.
                     weight = np.exp(-0.5 * apart / gathering.WIDTH**2) * (0.7 if dy and dx else 1.0)
                     total, weights = total + weight * form[:2, y + dy, x + dx], weights + weight
         wanted[:2, y, x] = total / weights  # roughness stays as it was drawn
-    found = gathered(torch.from_numpy(form)[None], lesion().double(), BOTH)[0].numpy()
+    found = gathered(torch.from_numpy(form)[None], lesion().double(), BOTH, rounds=1)[0].numpy()
     assert np.allclose(found, wanted, atol=1e-9)
 
 

@@ -4,7 +4,7 @@ A network that has seen a few dozen subjects draws large lesions mottled: their 
 keeps borders (the bilateral filter: Tomasi and Manduchi 1998) makes regions of the mottle. How much the cells differ altogether is put right afterwards, by
 `appearance.held`; the texture within a region is the last call's.
 
-Pure functions of fields (B, C, h, w) of cells.
+Pure functions of fields (B, C, h, w) of cells, or of pixels (`borders`).
 """
 
 from __future__ import annotations
