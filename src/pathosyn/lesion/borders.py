@@ -34,9 +34,7 @@ def middle(x: Image) -> Image:
 def strength(x: Image, m: Mask) -> Tensor:
     """(B, C): RMS of `middle` on the lesion m (B, 1, H, W), `FROM_RIM` pixels and more from its outline; on all of it where that leaves fewer than `LEAST`;
     0 without a lesion."""
-    inner = 1.0 - max_pool2d(1.0 - m, 2 * FROM_RIM + 1, stride=1, padding=FROM_RIM)
-    inner = torch.where(inner.sum(dim=(2, 3), keepdim=True) >= LEAST, inner, m)
-    return ((middle(x).square() * inner).sum(dim=(2, 3)) / inner.sum(dim=(2, 3)).clamp(min=1.0)).sqrt()
+    return _rms(middle(x), _inside(m))
 
 
 def bordered(x: Image, m: Mask, present: Flags, wanted: Tensor) -> Image:
@@ -46,9 +44,21 @@ def bordered(x: Image, m: Mask, present: Flags, wanted: Tensor) -> Image:
     smooth = box_mean(x, 1)
     made = x + (gathered(smooth, m, present, rounds=SMOOTHED) - smooth)
     soft = box_mean(1.0 - max_pool2d(1.0 - m, 3, stride=1, padding=1), 1) * m
-    left = strength(made, m)
+    inside, band = _inside(m), middle(made)
+    left = _rms(band, inside)
     asked = wanted.clamp(FACTORS[0] * left, FACTORS[1] * left)
     for _ in range(ROUNDS):
-        made = made + (asked / strength(made, m).clamp(min=QUIET) - 1.0)[:, :, None, None] * middle(made) * soft
+        made = made + (asked / _rms(band, inside).clamp(min=QUIET) - 1.0)[:, :, None, None] * band * soft
+        band = middle(made)
     told = wanted.isfinite().all(dim=1) & (m.sum(dim=(1, 2, 3)) >= LEAST)
     return torch.where(told[:, None, None, None], made, x)
+
+
+def _inside(m: Mask) -> Mask:
+    """Where the strength is measured."""
+    inner = 1.0 - max_pool2d(1.0 - m, 2 * FROM_RIM + 1, stride=1, padding=FROM_RIM)
+    return torch.where(inner.sum(dim=(2, 3), keepdim=True) >= LEAST, inner, m)
+
+
+def _rms(band: Image, where: Mask) -> Tensor:
+    return ((band.square() * where).sum(dim=(2, 3)) / where.sum(dim=(2, 3)).clamp(min=1.0)).sqrt()
