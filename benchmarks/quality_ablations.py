@@ -64,6 +64,7 @@ CHANGES: dict[str, Change] = {
     "context outside": Change({"context": "outside"}),
     "real forms alone": Change({"drawn_forms": 0.0}),
     "shared detail not asked": Change({"shared_grain": False, "shared": 0.0}),
+    "lay not asked": Change({"lay": 0.0}),
     "tails not asked": Change({"tails": False}),
     "third moments not held": Change({"skew": False}),
     "roughness of cells": Change({"rough_of": "cells"}),

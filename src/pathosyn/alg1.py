@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pathosyn import augment, decomposition, diffusion, losses, rng
-from pathosyn.lesion import appearance, coarse, texture
+from pathosyn.lesion import appearance, coarse, lay, texture
 from pathosyn.types import Image, LesionBatch, Mask, Times
 
 if TYPE_CHECKING:
@@ -197,6 +197,11 @@ def sharp_terms(model: PathoSyn, batch: LesionBatch, parts: Parts, x_sub: Image,
         lesion = batch.m * drawn.counts.amax(dim=1, keepdim=True)
         terms["shared"] = texture.shared_distance(drawn.x_hat * parts.known, batch.x * parts.known, lesion)
         loss = loss + lam.shared * terms["shared"]
+    if lam.lay:
+        along = torch.stack([lay.directions(batch.x.shape[1], stream) for stream in streams]).to(batch.x.device)
+        lesion = batch.m * drawn.counts.amax(dim=1, keepdim=True)
+        terms["lay"] = lay.distance(drawn.x_hat * parts.known, batch.x * parts.known, lay.zones(lesion), along)
+        loss = loss + lam.lay * terms["lay"]
     if lam.adversary:
         patch, whole = _scores(model, drawn.x_hat, batch, parts, _shifts(streams))
         terms["adversary"] = -losses.mean_or_0(patch) - whole.mean()

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from pathosyn.protocol import Method
 
 FORMAT = "pathosyn-weights"
-VERSION = "17"
-_SIXTEENTH: dict[str, Any] = {"borders": False}
+VERSION = "18"
+_SEVENTEENTH: dict[str, Any] = {"lay": 0.0}
+_SIXTEENTH = _SEVENTEENTH | {"borders": False}
 _FIFTEENTH = _SIXTEENTH | {"distilled": False}
 _FOURTEENTH = _FIFTEENTH | {"skew": False}
 _TWELFTH = _FOURTEENTH | {"tails": False}
@@ -49,6 +50,7 @@ BEFORE: dict[str, dict[str, Any]] = {
     "14": _FOURTEENTH,
     "15": _FIFTEENTH,
     "16": _SIXTEENTH,
+    "17": _SEVENTEENTH,
 }
 """Older formats that are still read: what their methods did, in the fields that they did not have."""
 CRITIC = "critic."

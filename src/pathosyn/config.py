@@ -146,6 +146,8 @@ class Method:
     """λ of the distance between the patches of the composed lesion and of the real one at the last call (`texture.distance`)."""
     shared: float = 1.0
     """λ of how far what the contrasts share of their detail lies from what the real lesion's share (`texture.shared_distance`)."""
+    lay: float = 1.0
+    """λ of how far the lay of the composed lesion's detail, where it is strong and which way it runs, lies from the real one's (`lay.distance`)."""
     anchor: float = 0.05
     """λ of Eq. 9 beside them: what can be known of each pixel."""
     weights: Weights = field(default_factory=Weights)
@@ -257,6 +259,7 @@ def paper() -> Method:
         adversary=0.0,
         patches=0.0,
         shared=0.0,
+        lay=0.0,
         # Through Eq. 12 an error in ε̂ is 157 times larger in r̂_0 at T: with λ = 1 these two would be all of Eq. 15.
         weights=Weights(pat=1.0, ring=1.0, leak=0.1, dev=0.01, syn=0.01),
     )

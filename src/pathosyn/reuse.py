@@ -29,6 +29,7 @@ FREE = (
     "low",
     "patches",
     "shared",
+    "lay",
     "anchor",
     "weights",
 )

@@ -218,7 +218,7 @@ def test_total_is_the_weighted_sum_of_the_logged_terms(straight: Path, paper_str
         lam = method["weights"]
         row = {r["metric"]: float(r["value"]) for r in rows(run) if r["stage"] == stage and r["partition"] == "validation" and r["step"] == step}
         if stage == "sharpen":
-            total = sum(method[name] * row[name] for name in ("adversary", "low", "patches", "shared")) + method["anchor"] * row["diff"]
+            total = sum(method[name] * row[name] for name in ("adversary", "low", "patches", "shared", "lay")) + method["anchor"] * row["diff"]
             assert row["loss"] == pytest.approx(total, rel=1e-3)
             continue
         assert row["loss"] == pytest.approx(row.get("sub", 0.0) + lam["diff"] * row["diff"] + lam["dev"] * row["dev"] + lam["syn"] * row["syn"], rel=1e-3)

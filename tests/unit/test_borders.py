@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from pathosyn.lesion import borders, tails, texture
-from pathosyn.lesion.gathering import gathered
 
 SIDE = 64
 PRESENT = torch.tensor([[True]])
@@ -44,29 +43,26 @@ def test_a_lesion_that_rises_at_its_outline_alone_has_none() -> None:
 
 def test_what_is_made_is_as_strong_as_is_asked_and_no_other_pixel_moves() -> None:
     x, m = noise(2, 2, SIDE, SIDE), disc(count=2)
-    present = torch.ones(2, 2, dtype=torch.bool)
-    wanted = borders.strength(x, m) * torch.tensor([[0.9, 0.8], [0.7, 0.9]])
-    made = borders.bordered(x, m, present, wanted)
+    wanted = borders.strength(x, m) * torch.tensor([[0.8, 1.3], [2.0, 0.9]])
+    made = borders.strengthened(x, m, wanted)
     assert torch.allclose(borders.strength(made, m), wanted, rtol=0.1)
     assert torch.equal(made * (1.0 - m), x * (1.0 - m))
 
 
 def test_no_weaker_and_no_stronger_than_the_bounds() -> None:
-    """Of what the smoothing leaves."""
     x, m = noise(1, 1, SIDE, SIDE), disc()
-    smooth = texture.box_mean(x, 1)
-    left = float(borders.strength(x + (gathered(smooth, m, PRESENT, rounds=borders.SMOOTHED) - smooth) * m, m))
-    weakest, strongest = (float(borders.strength(borders.bordered(x, m, PRESENT, torch.full((1, 1), wanted)), m)) / left for wanted in (0.0, 9.0))
+    now = float(borders.strength(x, m))
+    weakest, strongest = (float(borders.strength(borders.strengthened(x, m, torch.full((1, 1), wanted)), m)) / now for wanted in (0.0, 99.0))
     assert strongest == pytest.approx(borders.FACTORS[1], rel=0.1)
     assert borders.FACTORS[0] <= weakest < 0.8, "beside the rim it stays, and white noise has much of it there"
 
 
 def test_a_mottle_becomes_regions_with_borders() -> None:
-    """Two halves under a mottle: what is made lies nearer to them, at the same strength, and is sparser."""
+    """Two halves under a mottle: what is made lies nearer to them and is sparser."""
     m = disc()
     halves = torch.where(torch.arange(SIDE) < 32, 0.0, 1.0).expand(1, 1, SIDE, SIDE)
     x = halves + 0.25 * texture.box_mean(noise(1, 1, SIDE, SIDE), 1) * 3.0
-    made = borders.bordered(x, m, PRESENT, borders.strength(x, m))
+    made = borders.bordered(x, m, PRESENT)
     inside = m > 0
 
     def like(y: Tensor) -> float:
@@ -76,6 +72,7 @@ def test_a_mottle_becomes_regions_with_borders() -> None:
         return float(tails.sparseness(borders.middle(y), m))
 
     assert like(made) > like(x) + 0.005 and sparse(made) > sparse(x) + 0.1
+    assert torch.equal(made * (1.0 - m), x * (1.0 - m))
 
 
 def test_contrasts_share_their_borders() -> None:
@@ -91,7 +88,7 @@ def test_contrasts_share_their_borders() -> None:
 
     def made(x: Tensor) -> Tensor:
         present = torch.ones(1, x.shape[1], dtype=torch.bool)
-        return borders.bordered(x, m, present, borders.strength(x, m))[:, :1]
+        return borders.bordered(x, m, present)[:, :1]
 
     assert rise(made(torch.cat([faint, clear], dim=1))) > rise(made(faint)) + 0.03
 
@@ -99,7 +96,9 @@ def test_contrasts_share_their_borders() -> None:
 def test_what_is_not_told_and_what_is_too_small_stays() -> None:
     x, m = noise(3, 2, SIDE, SIDE), disc(count=3)
     m[1] = disc(1.0)
-    present, wanted = torch.ones(3, 2, dtype=torch.bool), torch.full((3, 2), 0.1)
+    wanted = torch.full((3, 2), 0.1)
     wanted[0, 1] = torch.nan
-    made = borders.bordered(x, m, present, wanted)
+    made = borders.strengthened(x, m, wanted)
     assert torch.equal(made[:2], x[:2]) and not torch.equal(made[2], x[2])
+    smoothed = borders.bordered(x, m, torch.ones(3, 2, dtype=torch.bool))
+    assert torch.equal(smoothed[1], x[1]) and not torch.equal(smoothed[0], x[0])

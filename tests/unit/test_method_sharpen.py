@@ -110,7 +110,7 @@ def test_sharp_is_judged_on_every_window_and_weighs_its_terms(method: PathoSyn, 
     assert terms["adversary"].item() == pytest.approx((-patch.mean() - whole.mean()).item(), rel=1e-5)
     lam = method.config.method
     weighed = lam.adversary * terms["adversary"] + lam.low * terms["low"] + lam.patches * terms["patches"] + lam.anchor * terms["diff"]
-    weighed = weighed + lam.shared * terms["shared"]
+    weighed = weighed + lam.shared * terms["shared"] + lam.lay * terms["lay"]
     assert terms["loss"].item() == pytest.approx(weighed.item(), rel=1e-5)
 
 

@@ -20,8 +20,8 @@ FROM_RIM = 3
 """Pixels from the outline inwards that do not count: as far the 7×7 mean sees the rise of the lesion itself."""
 SMOOTHED = 4
 """Times that pixels become the mean of their like neighbours (`gathering.gathered`)."""
-FACTORS = (0.5, 1.5)
-"""The band is made no weaker and no stronger than so many times what the smoothing leaves: what would then be strong is a mottle, which an eye sees at once."""
+FACTORS = (0.5, 3.0)
+"""The band is made no weaker and no stronger than so many times what it is."""
 ROUNDS = 3
 """Of making it so: what is added has a mean over 3×3 pixels of its own, and beside the rim all stays, so that once is not enough."""
 
@@ -37,16 +37,21 @@ def strength(x: Image, m: Mask) -> Tensor:
     return _rms(middle(x), _inside(m))
 
 
-def bordered(x: Image, m: Mask, present: Flags, wanted: Tensor) -> Image:
-    """x (B, C, H, W) whose 3×3 mean is smoothed within its regions on the lesion m, all contrasts `present` (B, C) together, so that they share their borders,
-    and whose `strength` there then is what is `wanted` (B, C), or as near as `FACTORS` allow. A sample of which anything wanted is NaN stays as it is, and so
-    does one of fewer than `LEAST` pixels; and all does off the lesion."""
+def bordered(x: Image, m: Mask, present: Flags) -> Image:
+    """x (B, C, H, W) whose 3×3 mean is smoothed within its regions on the lesion m, all contrasts `present` (B, C) together, so that they share their borders.
+    What is left of the band is weaker. A lesion of fewer than `LEAST` pixels stays as it is, and so does all off the lesion."""
     smooth = box_mean(x, 1)
-    made = x + (gathered(smooth, m, present, rounds=SMOOTHED) - smooth)
+    large = (m.sum(dim=(1, 2, 3)) >= LEAST)[:, None, None, None]
+    return torch.where(large, x + (gathered(smooth, m, present, rounds=SMOOTHED) - smooth), x)
+
+
+def strengthened(x: Image, m: Mask, wanted: Tensor) -> Image:
+    """x (B, C, H, W) whose `strength` on the lesion m is what is `wanted` (B, C), or as near as `FACTORS` allow. A sample of which anything wanted is NaN stays
+    as it is, and so does one of fewer than `LEAST` pixels; and all does off the lesion and at its outline."""
     soft = box_mean(1.0 - max_pool2d(1.0 - m, 3, stride=1, padding=1), 1) * m
-    inside, band = _inside(m), middle(made)
-    left = _rms(band, inside)
-    asked = wanted.clamp(FACTORS[0] * left, FACTORS[1] * left)
+    made, inside, band = x, _inside(m), middle(x)
+    now = _rms(band, inside)
+    asked = wanted.clamp(FACTORS[0] * now, FACTORS[1] * now)
     for _ in range(ROUNDS):
         made = made + (asked / _rms(band, inside).clamp(min=QUIET) - 1.0)[:, :, None, None] * band * soft
         band = middle(made)

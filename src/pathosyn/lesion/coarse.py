@@ -123,10 +123,16 @@ def with_tails(model: PathoSyn, r: Image, batch: LesionBatch, x_sub: Image, part
 
 
 def with_borders(model: PathoSyn, r0: Image, batch: LesionBatch, x_sub: Image, parts: Parts, wanted: Tensor) -> Image:
-    """r_0 (as `form` takes it) with which what lies between cells and finest detail of f + r_0 in the scan is, on the lesion, gathered in borders and as strong
-    as is `wanted` (`appearance.strengths`)."""
+    """r_0 (as `form` takes it) with which what lies between cells and finest detail of f + r_0 in the scan is, on the lesion, gathered in borders. A sample of
+    which anything `wanted` (as `with_strength` takes it) is NaN stays as it is."""
+    whole, told = _whole(model.from_scaled(r0), batch, x_sub, parts), wanted.isfinite().all(dim=1)[:, None, None, None]
+    return r0 + (borders.bordered(whole, batch.m, batch.present) - whole) * told * parts.support * parts.known / _per_contrast(model.r_scale)
+
+
+def with_strength(model: PathoSyn, r0: Image, batch: LesionBatch, x_sub: Image, parts: Parts, wanted: Tensor) -> Image:
+    """r_0 with which what lies between cells and finest detail of f + r_0 in the scan is, on the lesion, as strong as is `wanted` (`appearance.strengths`)."""
     whole = _whole(model.from_scaled(r0), batch, x_sub, parts)
-    return r0 + (borders.bordered(whole, batch.m, batch.present, wanted) - whole) * parts.support * parts.known / _per_contrast(model.r_scale)
+    return r0 + (borders.strengthened(whole, batch.m, wanted) - whole) * parts.support * parts.known / _per_contrast(model.r_scale)
 
 
 def _mixed(detail: Image, smooth: Image, m: Mask, shared: Tensor) -> Image:

@@ -23,7 +23,7 @@ ALIKE = 0.15
 """Width of the kernel over that share: a cell at the rim holds what lies around the lesion, too, and is compared with cells that hold as much of it."""
 WIDTH = 0.7
 """Of the filter's kernel over values, in root-mean-square steps between neighbouring cells."""
-ROUNDS = 6
+ROUNDS = 3
 _KERNEL = (0.7, 1.0, 0.7, 1.0, 1.0, 1.0, 0.7, 1.0, 0.7)
 
 

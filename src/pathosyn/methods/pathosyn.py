@@ -217,9 +217,12 @@ class PathoSyn(Framework):
         r_t = diffusion.diffuse(start, t, noise(0) * parts.known, parts.support * parts.known, self.schedule)
         r, bound = self.estimate(self.eps, r_t, seen, t)[1] * parts.known, self.bound()
         if method.hold and look is not None:
-            if (strong := appearance.strengths(self, look, batch.present)) is not None:
+            strong = appearance.strengths(self, look, batch.present)
+            if strong is not None:
                 r = coarse.with_borders(self, r, batch, x_sub, parts, strong)
             r = coarse.with_form(self, r, lambda form: appearance.held(self, form, look, batch, parts), batch, x_sub, parts, own=own.spread, shared=shared)
+            if strong is not None:  # last, for what holds the form moves this, too
+                r = coarse.with_strength(self, r, batch, x_sub, parts, strong)
         r = self.from_scaled(diffusion.project(r if bound is None else r.clamp(-bound, bound), parts.support))
         sparse = appearance.sparseness(self, look, batch.present) if method.hold else None
         return r if sparse is None else coarse.with_tails(self, r, batch, x_sub, parts, sparse)
