@@ -18,7 +18,7 @@ from pathosyn.types import Flags, Image, Mask
 
 FROM_RIM = 3
 """Pixels from the outline inwards that do not count: as far the 7×7 mean sees the rise of the lesion itself."""
-SMOOTHED = 4
+SMOOTHED = 2
 """Times that pixels become the mean of their like neighbours (`gathering.gathered`)."""
 FACTORS = (0.5, 3.0)
 """The band is made no weaker and no stronger than so many times what it is."""
