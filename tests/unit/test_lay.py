@@ -101,6 +101,7 @@ def test_samples_count_alike_and_one_too_small_not() -> None:
     few[1, :, :3, :5] = 1.0
     assert apart(x, y, few) == pytest.approx(apart(x[:1], y[:1]) / 2, rel=1e-5)
     assert apart(x, y, torch.zeros_like(few)) == 0.0
+    assert apart(x, y, few, few) == pytest.approx(apart(x, y, few)), "the mean over the places"
 
 
 @pytest.mark.parametrize("side", [1, 6, 9, 30])
