@@ -188,19 +188,17 @@ def sharp_terms(model: PathoSyn, batch: LesionBatch, parts: Parts, x_sub: Image,
         moved = [augment.rolled(field, shifts) for field in (drawn.r0_hat, drawn.start, own)]
         terms["low"] = terms["low"] + losses.low_pass_loss(*moved, size=KEPT * lam.coarse)
     loss = lam.low * terms["low"]
+    made, x, lesion = drawn.x_hat * parts.known, batch.x * parts.known, batch.m * drawn.counts.amax(dim=1, keepdim=True)
     if lam.patches:
         filters = torch.stack([texture.directions(batch.x.shape[1], stream) for stream in streams]).to(batch.x.device)
-        x, places = batch.x * parts.known, texture.regions(batch.m, parts.S)
-        terms["patches"] = texture.distance(drawn.x_hat * parts.known, x, places, texture.around(x, parts.S), filters)
+        terms["patches"] = texture.distance(made, x, texture.regions(batch.m, parts.S), texture.around(x, parts.S), filters)
         loss = loss + lam.patches * terms["patches"]
     if lam.shared:
-        lesion = batch.m * drawn.counts.amax(dim=1, keepdim=True)
-        terms["shared"] = texture.shared_distance(drawn.x_hat * parts.known, batch.x * parts.known, lesion)
+        terms["shared"] = texture.shared_distance(made, x, lesion)
         loss = loss + lam.shared * terms["shared"]
     if lam.lay:
         along = torch.stack([lay.directions(batch.x.shape[1], stream) for stream in streams]).to(batch.x.device)
-        lesion = batch.m * drawn.counts.amax(dim=1, keepdim=True)
-        terms["lay"] = lay.distance(drawn.x_hat * parts.known, batch.x * parts.known, lay.zones(lesion), along)
+        terms["lay"] = lay.distance(made, x, lay.zones(lesion), along)
         loss = loss + lam.lay * terms["lay"]
     if lam.adversary:
         patch, whole = _scores(model, drawn.x_hat, batch, parts, _shifts(streams))
