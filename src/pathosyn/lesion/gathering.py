@@ -9,9 +9,10 @@ Pure functions of fields (B, C, h, w) of cells, or of pixels (`borders`).
 
 from __future__ import annotations
 
+from types import EllipsisType
+
 import torch
 from torch import Tensor
-from torch.nn.functional import unfold
 
 from pathosyn.types import Flags, Image, Mask
 
@@ -24,7 +25,8 @@ ALIKE = 0.15
 WIDTH = 0.7
 """Of the filter's kernel over values, in root-mean-square steps between neighbouring cells."""
 ROUNDS = 3
-_KERNEL = (0.7, 1.0, 0.7, 1.0, 1.0, 1.0, 0.7, 1.0, 0.7)
+_BESIDE = ((0, 1, 1.0), (1, 0, 1.0), (1, 1, 0.7), (1, -1, 0.7))
+"""Down, across and the weight of each pair of neighbours, once: how alike two cells are is the same both ways."""
 
 
 def gathered(form: Image, share: Mask, present: Flags, *, rounds: int = ROUNDS) -> Image:
@@ -36,18 +38,26 @@ def gathered(form: Image, share: Mask, present: Flags, *, rounds: int = ROUNDS) 
     share     (B, 1, h, w): how much of each cell is lesion; cells under `TOUCHED` neither count nor move
     present   (B, C): the contrasts that are there"""
     touched = (share >= TOUCHED).to(form.dtype)
-    there = present.to(form.device, form.dtype)[:, :, None, None, None]
+    there = present.to(form.device, form.dtype)[:, :, None, None]
     contrasts = there.shape[1]
-    unit = rms_step(form[:, :contrasts], (share >= LESION).to(form.dtype)).clamp(min=1e-3)[:, :, None, None, None]
-    kernel = _around(touched) * torch.tensor(_KERNEL, device=form.device, dtype=form.dtype).view(1, 1, 9, 1, 1)
-    kernel = kernel * torch.exp(-0.5 * ((_around(share) - share[:, :, None]) / ALIKE).square())
     means, rough = form[:, :contrasts], form[:, contrasts:]
+    unit = rms_step(means, (share >= LESION).to(form.dtype)).clamp(min=1e-3)[:, :, None, None]
+    # So scaled, the squares of a difference add up to their mean over the contrasts that are there, in the unit of the kernel.
+    scale = there / (unit * WIDTH * there.sum(dim=1, keepdim=True).clamp(min=1.0).sqrt())
+    pairs = []
+    for down, across, near in _BESIDE:
+        p, q = _ends(down, across, *form.shape[2:])
+        pairs.append((p, q, near * touched[p] * touched[q] * torch.exp(-0.5 * ((share[p] - share[q]) / ALIKE).square())))
     for _ in range(rounds):
-        near = _around(means)
-        apart = (((near - means[:, :, None]) / unit).square() * there).sum(dim=1, keepdim=True) / there.sum(dim=1, keepdim=True).clamp(min=1.0)
-        weight = kernel * torch.exp(-0.5 * apart / WIDTH**2)
-        # A cell of the lesion is its own neighbour, so the weights of none add up to 0.
-        means = torch.where(touched > 0, (weight * near).sum(dim=2) / weight.sum(dim=2).clamp(min=1e-6), means)
+        scaled = means * scale
+        total, weight = means * touched, touched.clone()  # a cell of the lesion is its own neighbour, so the weights of none add up to 0
+        for p, q, kernel in pairs:
+            alike = kernel * torch.exp(-0.5 * (scaled[p] - scaled[q]).square().sum(dim=1, keepdim=True))
+            total[p] += alike * means[q]
+            total[q] += alike * means[p]
+            weight[p] += alike
+            weight[q] += alike
+        means = torch.where(touched > 0, total / weight.clamp(min=1e-6), means)
     return torch.cat([means, rough], dim=1)
 
 
@@ -62,7 +72,10 @@ def rms_step(form: Image, inside: Mask) -> Tensor:
     return (square / pairs.clamp(min=1.0)).sqrt()
 
 
-def _around(field: Image) -> Tensor:
-    """(B, C, 9, h, w): the 3×3 around each cell, row by row; 0 beyond the field."""
-    count, channels, height, width = field.shape
-    return unfold(field, 3, padding=1).view(count, channels, 9, height, width)
+Places = tuple[EllipsisType, slice, slice]
+
+
+def _ends(down: int, across: int, height: int, width: int) -> tuple[Places, Places]:
+    """The places of all pairs of cells that lie `down` rows and `across` columns apart."""
+    left, right = max(0, -across), max(0, across)
+    return (..., slice(0, height - down), slice(left, width - right)), (..., slice(down, height), slice(right, width - left))
