@@ -117,7 +117,7 @@ def test_a_form_that_is_held_has_the_moments_that_were_asked(method: PathoSyn, b
     other[:, 1] += 2.0 * other[:, 0]
     asked = appearance.measure(method, other + torch.tensor([1.0, -2.0, 0.5, 0.0]).view(1, 4, 1, 1), batch, parts)
     found = appearance.measure(method, held := appearance.held(method, form, asked, batch, parts), batch, parts)
-    moments = [*range(8), 12]  # means, standard deviations and the correlation; the edge is left as it comes
+    moments = [*range(8), 10, 11, 12]  # means, standard deviations, edges and the correlation
     assert torch.allclose(found[:, moments], asked[:, moments], atol=0.1), "to what EVEN leaves open"
     assert (appearance.measure(method, form, batch, parts) - asked)[:, moments].abs().amax(dim=0).min() > 0.2
     beyond = (coarse.lesion_share(method, batch, parts) == 0).expand_as(form)
@@ -139,6 +139,22 @@ def test_the_third_moments_are_held_where_the_method_asks(skew: bool, make_metho
     nearer = (found - asked)[:, third].abs().mean() / (before - asked)[:, third].abs().mean()
     assert (float(nearer) < 0.3) == skew
     assert torch.allclose(found[:, [*range(8), 12]], asked[:, [*range(8), 12]], atol=0.1), "and the others still are"
+
+
+def test_an_edge_is_held_as_a_whole(make_method: Maker, batch_of: Batches) -> None:
+    """A ring of cells that is to be darker, and a middle brighter, than they are."""
+    method, batch = make_method(default(), skew=False), large(batch_of)
+    method.look_std.fill_(1.0)
+    parts, form = method.parts(batch), torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(2))
+    before = appearance.measure(method, form, batch, parts)
+    asked = before.clone()
+    asked[:, 10] -= 0.4
+    found = appearance.measure(method, held := appearance.held(method, form, asked, batch, parts), batch, parts)
+    assert torch.allclose(found[:, [*range(8), 10, 11, 12]], asked[:, [*range(8), 10, 11, 12]], atol=0.05)
+    share = coarse.lesion_share(method, batch, parts)[:, 0]
+    ring = (share > 0) & (torch.nn.functional.avg_pool2d(share, 3, stride=1, padding=1) < 0.99)
+    moved = (held - form)[:, 0]
+    assert all(float(moved[b][ring[b]].mean()) < -0.1 < 0.1 < float(moved[b][(share[b] > 0) & ~ring[b]].mean()) for b in range(3))
 
 
 def test_holding_moves_no_more_than_it_must(method: PathoSyn, batch_of: Batches) -> None:
@@ -200,7 +216,7 @@ def test_what_the_last_call_made_of_the_form_is_held_too(hold: bool, make_method
     r = method.draw(batch, batch.x_ph, lambda k: noise[k % 6], look=asked, steps=2)
     form, _ = coarse.form(method, method.to_scaled(r), batch, batch.x_ph, parts)
     mean = (appearance.measure(method, form, batch, parts) - asked)[:, :2].abs().max()
-    assert (mean < 0.1) == hold, "the networks of this test know nothing, so what is not held is anything"
+    assert (mean < 0.15) == hold, "the networks of this test know nothing, so what is not held is anything"
     silent = method.draw(batch, batch.x_ph, lambda k: noise[k % 6], look=torch.full((3, K), torch.nan), steps=2)
     assert silent.isfinite().all() and torch.allclose(silent, method.draw(batch, batch.x_ph, lambda k: noise[k % 6], look=None, steps=2), atol=1e-5)
 
@@ -244,7 +260,7 @@ def test_a_form_that_is_held_has_the_moments_of_cells_that_are_half_lesion_too(m
     asked = appearance.measure(method, 2.0 * other, batch, parts)
     asked[:, FORM - 1] = (0.5 - method.look_mean[FORM - 1]) / method.look_std[FORM - 1]
     found = appearance.measure(method, appearance.held(method, form, asked, batch, parts), batch, parts)
-    assert torch.allclose(found[:, [*range(8), 12]], asked[:, [*range(8), 12]], atol=0.05)
+    assert torch.allclose(found[:, [*range(8), 10, 11, 12]], asked[:, [*range(8), 10, 11, 12]], atol=0.05)
 
 
 def test_a_draw_is_gathered_before_it_is_held(make_method: Maker, batch_of: Batches) -> None:

@@ -1,4 +1,4 @@
-"""How a lesion's detail lies: local energies, the way it runs, whether contrasts agree, and how far two lesions are apart in it."""
+"""How a lesion's detail lies: local energies, the way it runs, whether contrasts agree, its spectrum, and how far two lesions are apart in it."""
 
 from __future__ import annotations
 
@@ -57,9 +57,29 @@ def test_contrasts_agree_by_the_cosine_of_twice_the_angle_between_them(second: f
     assert found.shape[1] == 2 and torch.allclose(found.mean(dim=(2, 3)), torch.full((1, 2), expected), atol=0.05)
 
 
+@pytest.mark.parametrize("period", [4, 8, 16])
+def test_the_grain_and_the_bend_of_a_wave_in_closed_form(period: int) -> None:
+    """Of a wave along one axis, w = 2π / period: its Laplacian is 2 (1 - cos w) of it, its 3×3 mean leaves (2 - 2 cos w) / 3, and pixels k apart differ by
+    2 |sin(k w / 2)| of it, in one axis of the two. Strong, so that FAINT is nothing."""
+    w = 2 * math.pi / period
+    x = 100.0 * torch.sin(w * (torch.arange(SIDE).float() + 0.3)).expand(1, 1, SIDE, SIDE)
+    assert float(lay.grain(x)[INNER].mean()) == pytest.approx(math.log(3.0), abs=0.01)
+    two, one, three = (math.log(abs(math.sin(k * w / 2))) for k in (2, 1, 3))
+    assert float(lay.bend(x)[INNER].mean()) == pytest.approx(two - 0.5 * (one + three), abs=0.02)
+    count = x.shape[1]
+    assert torch.allclose(lay.measures(x)[:, -2 * count :], torch.cat([lay.grain(x) / lay.GRAIN, lay.bend(x) / lay.BEND], dim=1))
+
+
+def test_grain_tells_white_noise_from_blurred() -> None:
+    """Of white noise the Laplacian has 20 times the variance, x less its 3×3 mean 8/9 of it."""
+    x = 100.0 * noise(1, 1, SIDE, SIDE)
+    assert float(lay.grain(x)[INNER].mean()) == pytest.approx(0.5 * math.log(20.0 * 9.0 / 8.0), abs=0.03)
+    assert float(lay.grain(box_mean(x, 1))[INNER].mean()) < float(lay.grain(x)[INNER].mean()) - 0.1
+
+
 @pytest.mark.parametrize("contrasts", [1, 2, 3])
 def test_there_are_as_many_measures_and_directions_as_is_said(contrasts: int) -> None:
-    count = 5 * contrasts + contrasts * (contrasts - 1)
+    count = 7 * contrasts + contrasts * (contrasts - 1)
     assert lay.measures(noise(2, contrasts, SIDE, SIDE)).shape == (2, count, SIDE, SIDE)
     w = along(contrasts)[0]
     assert w.shape == (lay.DIRECTIONS, count) and torch.allclose(w.norm(dim=1), torch.ones(lay.DIRECTIONS))

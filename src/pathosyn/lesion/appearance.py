@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from pathosyn.lesion import borders, coarse, moments, tails, texture
-from pathosyn.types import Flags, Image, LesionBatch
+from pathosyn.types import Flags, Image, LesionBatch, Mask
 
 if TYPE_CHECKING:
     from pathosyn.framework.base import Parts
@@ -29,6 +29,8 @@ SILENT = 0.1
 GAIN, MIX, SHIFT = 0.35, 0.25, 0.4
 """Spreads of what a real form's looks are changed by in training (`recoloured`): the logarithm of a factor, the part of another contrast that is mixed in, and
 what is added, in units of the form."""
+ALL_EDGE = 0.02
+"""An edge that lies no further out than this, as a share of a cell's neighbours, cannot be told from the lesion."""
 ROUNDS = 6
 """Of moving a drawn form: cells at the rim move only as far as they are lesion, so once is not enough."""
 
@@ -188,8 +190,8 @@ def recoloured(model: PathoSyn, form: Image, batch: LesionBatch, parts: Parts, s
 
 def held(model: PathoSyn, form: Image, look: Tensor, batch: LesionBatch, parts: Parts) -> Image:
     """A drawn form moved, on the lesion, to what was asked: by the linear map that brings the mean and the covariance over the contrasts of its cells to those
-    of `look` with the least movement (`moments.transport`), before that, with `skew`, nearer to its third moments (`moments.skewed`), its roughness by
-    contrast; `ROUNDS` times. Windows that were told nothing stay."""
+    of `look` with the least movement (`moments.transport`), its roughness by contrast; before that its edge, as a whole, to where the look has it; and before
+    that, with `skew`, nearer to its third moments (`moments.skewed`); `ROUNDS` times. Windows that were told nothing stay."""
     with torch.autocast(form.device.type, enabled=False):
         moved = form.float()
         for _ in range(ROUNDS):
@@ -208,6 +210,8 @@ class _Moments(NamedTuple):
     """(B, C): third central moments of the contrasts' means."""
     rough: Tensor
     """(B, C): standard deviations of the roughness, where there is one."""
+    edge: Tensor
+    """(B, C): by how much the edge differs from the mean."""
 
 
 def _held(model: PathoSyn, form: Image, look: Tensor, batch: LesionBatch, parts: Parts) -> Image:
@@ -220,6 +224,8 @@ def _held(model: PathoSyn, form: Image, look: Tensor, batch: LesionBatch, parts:
         means = form[:, :contrasts]
         moved[:, :contrasts] += movable * (moments.skewed(means, lesion, asked.third) - means)
     now = _moments(_raw(model, moved, batch, parts), contrasts, is_there)
+    moved[:, :contrasts] += movable * _to_edge(asked.edge - now.edge, lesion)
+    now = _moments(_raw(model, moved, batch, parts), contrasts, is_there)
     groups = [(slice(0, contrasts), moments.transport(now.covariance, asked.covariance))]
     if model.rough:
         rough = slice(contrasts, 2 * contrasts)
@@ -231,11 +237,22 @@ def _held(model: PathoSyn, form: Image, look: Tensor, batch: LesionBatch, parts:
     return moved
 
 
+def _to_edge(step: Tensor, lesion: Mask) -> Image:
+    """What added to cells, of which `lesion` (B, 1, h, w) is the share that is lesion, moves the edge beside the mean by `step` (B, C), as `_raw` measures it,
+    and the mean not at all: a field that falls from the edge inwards. Nearly nothing where a lesion is all edge."""
+    total = lesion.sum(dim=(2, 3), keepdim=True).clamp(min=1e-6)
+    outer = 1.0 - avg_pool2d(lesion, 3, stride=1, padding=1)
+    field = outer - (outer * lesion).sum(dim=(2, 3), keepdim=True) / total
+    edge = lesion * outer
+    reach = (field * edge).sum(dim=(2, 3)) / edge.sum(dim=(2, 3)).clamp(min=1e-6)
+    return (step * reach / (reach.square() + ALL_EDGE**2))[:, :, None, None] * field
+
+
 def _moments(raw: Tensor, contrasts: int, present: Flags) -> _Moments:
     """Of numbers in the form's own units, as `_raw` lists them."""
     several = (raw.shape[1] - contrasts * (contrasts - 1) // 2) // contrasts // 2 - 1  # 1, or 2 with roughness
     each = [several * contrasts, several * contrasts, contrasts, contrasts]
-    mean, std, third, _, pairs = raw.split([*each, raw.shape[1] - sum(each)], dim=1)
+    mean, std, third, edge, pairs = raw.split([*each, raw.shape[1] - sum(each)], dim=1)
     std = std.clamp(min=0.0)
     own = std[:, :contrasts] * present
-    return _Moments(mean, moments.matrix(pairs, contrasts) * own[:, :, None] * own[:, None, :], third**3, std[:, contrasts:])
+    return _Moments(mean, moments.matrix(pairs, contrasts) * own[:, :, None] * own[:, None, :], third**3, std[:, contrasts:], edge)

@@ -30,15 +30,17 @@ DEPTHS = (3, 4)
 STRENGTH = 0.7
 COHERENCE = 0.2
 AGREEMENT = 0.3
+GRAIN = 0.04
+BEND = 0.03
 """Units of the measures: about how far each varies over real lesions."""
 
 
 def measures(x: Image) -> Image:
-    """(B, C, H, W) → (B, K, H, W), K = 5 C + C(C − 1): of each contrast the logarithm of the local energy of three bands (those of `texture.bands`), and how
-    much the gradients of the 3×3 and of the 7×7 mean run one way, 0 … 1; of each pair of contrasts how far they run the same way, −1 … 1, at both scales.
-    Each in its unit."""
+    """(B, C, H, W) → (B, K, H, W), K = 7 C + C(C − 1): of each contrast the logarithm of the local energy of three bands (those of `texture.bands`), and how
+    much the gradients of the 3×3 and of the 7×7 mean run one way, 0 … 1; of each pair of contrasts how far they run the same way, −1 … 1, at both scales;
+    of each contrast `grain` and `bend`. Each in its unit."""
     means = [x, *(box_mean(x, r) for r in (1, 3, 7))]
-    found = [0.5 * (box_mean((near - far).square(), LOCAL) + FAINT**2 / 4).log() / STRENGTH for near, far in pairwise(means)]
+    found = [_log_rms(near - far) / STRENGTH for near, far in pairwise(means)]
     pairs = list(combinations(range(x.shape[1]), 2))
     for smooth in means[1:3]:
         run = _direction(smooth)
@@ -46,7 +48,32 @@ def measures(x: Image) -> Image:
         if pairs:
             a, b = (list(side) for side in zip(*pairs, strict=True))
             found.append((run[:, :, a] * run[:, :, b]).sum(dim=1) / AGREEMENT)
-    return torch.cat(found, dim=1)
+    return torch.cat([*found, grain(x) / GRAIN, bend(x) / BEND], dim=1)
+
+
+def grain(x: Image) -> Image:
+    """(B, C, H, W): how far the finest detail is white, the logarithm of the local RMS of the Laplacian less that of x less its 3×3 mean. A scanner's point
+    spread makes it nearly one number in all real lesions."""
+    beside = [x.roll(k, dim) for dim in (2, 3) for k in (-1, 1)]
+    return _log_rms(torch.stack(beside).sum(dim=0) - 4.0 * x) - _log_rms(x - box_mean(x, 1))
+
+
+def bend(x: Image) -> Image:
+    """(B, C, H, W): by how much pixels two apart differ more than the geometric mean of what those one and three apart do, a logarithm: how the spectrum runs
+    between the finest detail and the next, where bands that are each as strong as they should be leave a dent."""
+    one, two, three = (_apart(x, k) for k in (1, 2, 3))
+    return two - 0.5 * (one + three)
+
+
+def _apart(x: Image, lag: int) -> Image:
+    """The logarithm of the local RMS of the differences between pixels `lag` apart, along both axes, to both sides."""
+    steps = [(x - x.roll(lag, dim)).square() for dim in (2, 3)]
+    energy = torch.stack([step + step.roll(-lag, dim) for step, dim in zip(steps, (2, 3), strict=True)]).mean(dim=0) / 2
+    return 0.5 * (box_mean(energy, LOCAL) + FAINT**2 / 4).log()
+
+
+def _log_rms(x: Image) -> Image:
+    return 0.5 * (box_mean(x.square(), LOCAL) + FAINT**2 / 4).log()
 
 
 def _direction(x: Image) -> Tensor:
@@ -87,7 +114,7 @@ def zones(m: Mask) -> Sequence[Mask]:
 
 def directions(contrasts: int, generator: torch.Generator) -> Tensor:
     """(DIRECTIONS, K) random unit vectors on `generator`; every second one sees one measure alone."""
-    count = 5 * contrasts + contrasts * (contrasts - 1)
+    count = 7 * contrasts + contrasts * (contrasts - 1)
     w = torch.randn(DIRECTIONS, count, generator=generator)
     alone = one_hot(torch.randint(count, (DIRECTIONS,), generator=generator), count).to(w.dtype)
     return torch.where(torch.arange(DIRECTIONS)[:, None] % 2 == 0, alone, w / w.norm(dim=1, keepdim=True))

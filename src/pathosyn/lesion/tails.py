@@ -10,13 +10,17 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from pathosyn.lesion import moments
-from pathosyn.lesion.texture import LEAST
+from pathosyn.lesion.texture import LEAST, box_mean
 from pathosyn.types import Image, Mask
 
 UNIFORM = 1.8
 """Kurtosis of uniform noise; hardly any detail has less."""
-POWERS = (0.5, 2.0)
-"""Detail is raised to no lower and no higher power to make it less or more sparse: beyond, single pixels are all that is left of it."""
+POWERS = (-0.7, 1.5)
+"""Detail is made stronger by no lower and no higher power of how strong it is around a pixel: beyond, a few places are all that is left of it."""
+AROUND = 1
+"""Radius of the square over which it is measured, pixels."""
+FAINTEST = 1e-3
+"""As a share of the lesion's: weaker detail than that counts as so strong."""
 HALVINGS = 10
 """Of that interval, until the power is known to a thousandth."""
 
@@ -28,22 +32,27 @@ def sparseness(detail: Image, where: Mask) -> Tensor:
 
 
 def sparser(detail: Image, where: Mask, wanted: Tensor) -> Image:
-    """`detail` (B, C, H, W) on `where` (B, 1, H, W) raised to the power, sign by sign, with which its `sparseness` there is what is `wanted` (B, C) or nearest
-    to it; as strong as before. Found by halving within `POWERS`: the sparseness of detail, whose mean is about 0, grows with the power. A field whose
-    `wanted` is NaN stays as it is, and so does one of fewer than `LEAST` pixels; and off `where` all does."""
-    pixels, there = _gathered(detail, where)  # a window has several times as many
+    """`detail` (B, C, H, W) on `where` (B, 1, H, W), times the power of its RMS over 3×3 pixels with which its `sparseness` there is what is `wanted` (B, C) or
+    nearest to it; as strong as before. Found by halving within `POWERS`: sparseness grows with the power. A field whose `wanted` is NaN stays as it is, and so
+    does one of fewer than `LEAST` pixels; and off `where` all does.
+
+    Pixels raised one by one become specks, which no scanner shows; so edges and strands become stronger and what lies between them quieter, as they are."""
+    around = box_mean(detail.square(), AROUND).sqrt()
+    (pixels, there), (near, _) = _gathered(detail, where), _gathered(around, where)  # a window has several times as many
     size = there.sum(dim=(2, 3), keepdim=True).clamp(min=1.0)
     strength = ((pixels.square() * there).sum(dim=(2, 3), keepdim=True) / size).sqrt()
     unit = strength.clamp(min=moments.QUIET)
+    near = (near / unit).clamp(min=FAINTEST).log()
     low, high = (torch.full_like(wanted, bound) for bound in POWERS)
     for _ in range(HALVINGS):
         middle = (low + high) / 2
-        less = _log_kurtosis(_raised(pixels / unit, middle), there) < wanted
+        less = _log_kurtosis(pixels * (near * middle[:, :, None, None]).exp(), there) < wanted
         low, high = torch.where(less, middle, low), torch.where(less, high, middle)
-    power = (low + high) / 2
-    now = ((_raised(pixels / unit, power).square() * there).sum(dim=(2, 3), keepdim=True) / size).sqrt()
+    power = (low + high)[:, :, None, None] / 2
+    now = (((pixels * (near * power).exp()).square() * there).sum(dim=(2, 3), keepdim=True) / size).sqrt()
     told = (wanted.isfinite() & (where.sum(dim=(2, 3)) >= LEAST))[:, :, None, None] & (strength > moments.QUIET) & (where > 0)
-    return torch.where(told, _raised(detail / unit, power) * strength / now.clamp(min=moments.QUIET), detail)
+    made = detail * (around / unit).clamp(min=FAINTEST) ** power * strength / now.clamp(min=moments.QUIET)
+    return torch.where(told, made, detail)
 
 
 def _log_kurtosis(detail: Image, where: Mask) -> Tensor:
@@ -62,6 +71,3 @@ def _gathered(x: Image, where: Mask) -> tuple[Image, Mask]:
     rows = pad_sequence(index, batch_first=True)[:, None].expand(-1, x.shape[1], -1)
     return x.flatten(2).gather(2, rows)[:, :, None], there[:, None, None]
 
-
-def _raised(x: Image, power: Tensor) -> Image:
-    return x.sign() * x.abs().clamp(min=1e-12) ** power[:, :, None, None]
