@@ -3,9 +3,10 @@
     python benchmarks/quality_lay.py --data slices.h5 [--weights glioma] [--learn 4] [--judge 24] [--seed 0] [--threads N]
 
 For each of the measures of `pathosyn.lesion.lay`, on the pixels of a lesion that lie four pixels and more from its outline, where no judge sees the rim's rise:
-the mean over a window; of local energies also how far they spread within it, and how they go with the depth at which a pixel lies (a correlation). Printed are
-mean and spread over the windows, real and drawn, the difference in units of the real spread, and the AUC of the number alone (.5: it tells nothing). Windows of
-training and validation subjects together, as in quality_features.py: for finding faults and comparing weights, not for a claim.
+the mean over a window (`grain` and `bend` tell of the spectrum); of local energies also how far they spread within it, and how they go with the depth at which
+a pixel lies (a correlation). Printed are mean and spread over the windows, real and drawn, the difference in units of the real spread, and the AUC of the
+number alone (.5: it tells nothing). Windows of training and validation subjects together, as in quality_features.py: for finding faults and comparing weights,
+not for a claim.
 """
 
 from __future__ import annotations
@@ -45,6 +46,8 @@ def numbers(x: np.ndarray, m: np.ndarray, present: np.ndarray, contrasts: tuple[
             energy = seen[band * count + c] * lay.STRENGTH
             found |= {f"{contrasts[c]}, {name}: log RMS": energy.mean(), f"{contrasts[c]}, {name}: its spread": energy.std()}
             found[f"{contrasts[c]}, {name}: with depth"] = np.corrcoef(energy, depth[inside])[0, 1]
+        for k, (name, unit) in enumerate((("grain", lay.GRAIN), ("bend", lay.BEND))):
+            found[f"{contrasts[c]}, {name}"] = (seen[len(seen) - (2 - k) * count + c] * unit).mean()
         for k, scale in enumerate((3, 7)):
             at = len(BANDS) * count + k * (count + len(pairs))
             found[f"{contrasts[c]}, coherence, {scale}×{scale}"] = (seen[at + c] * lay.COHERENCE).mean()

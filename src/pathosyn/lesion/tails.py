@@ -70,4 +70,3 @@ def _gathered(x: Image, where: Mask) -> tuple[Image, Mask]:
     there = pad_sequence([torch.ones_like(each) for each in index], batch_first=True).to(x.dtype)
     rows = pad_sequence(index, batch_first=True)[:, None].expand(-1, x.shape[1], -1)
     return x.flatten(2).gather(2, rows)[:, :, None], there[:, None, None]
-
