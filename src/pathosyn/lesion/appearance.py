@@ -193,10 +193,7 @@ def held(model: PathoSyn, form: Image, look: Tensor, batch: LesionBatch, parts: 
     of `look` with the least movement (`moments.transport`), its roughness by contrast; before that its edge, as a whole, to where the look has it; and before
     that, with `skew`, nearer to its third moments (`moments.skewed`); `ROUNDS` times. Windows that were told nothing stay."""
     with torch.autocast(form.device.type, enabled=False):
-        moved = form.float()
-        for _ in range(ROUNDS):
-            moved = _held(model, moved, look.float(), batch, parts)
-        return moved.to(form.dtype)
+        return _held(model, form.float(), look.float(), batch, parts).to(form.dtype)
 
 
 class _Moments(NamedTuple):
@@ -216,36 +213,39 @@ class _Moments(NamedTuple):
 
 def _held(model: PathoSyn, form: Image, look: Tensor, batch: LesionBatch, parts: Parts) -> Image:
     contrasts, told = len(model.config.contrasts), look.isfinite().all(dim=1)
-    is_there, lesion = batch.present.to(form.device), coarse.lesion_share(model, batch, parts).float()
-    movable = lesion * told[:, None, None, None] * is_there[:, :, None, None]
+    is_there, share = batch.present.to(form.device), coarse.lesion_share(model, batch, parts).float()
     asked = _moments(of_form(model, look.nan_to_num(0.0) * model.look_std + model.look_mean), contrasts, is_there)
-    moved = form.clone()
-    if model.config.method.skew:
-        means = form[:, :contrasts]
-        moved[:, :contrasts] += movable * (moments.skewed(means, lesion, asked.third) - means)
-    now = _moments(_raw(model, moved, batch, parts), contrasts, is_there)
-    moved[:, :contrasts] += movable * _to_edge(asked.edge - now.edge, lesion)
-    now = _moments(_raw(model, moved, batch, parts), contrasts, is_there)
-    groups = [(slice(0, contrasts), moments.transport(now.covariance, asked.covariance))]
-    if model.rough:
-        rough = slice(contrasts, 2 * contrasts)
-        groups.append((rough, ((asked.rough + moments.EVEN) / (now.rough + moments.EVEN)).diag_embed()))
-    for channels, matrix in groups:
-        mean, wanted = now.mean[:, channels, None, None], asked.mean[:, channels, None, None]
-        there = torch.einsum("bij,bjhw->bihw", matrix, moved[:, channels] - mean) + wanted
-        moved[:, channels] += movable * (there - moved[:, channels])
-    return moved
+    outwards, edge, reach = (each.flatten(2) for each in _edge(share))
+    lesion, cells = share.flatten(2), form.flatten(2).clone()  # (B, …, cells)
+    weight = lesion / lesion.sum(dim=2, keepdim=True).clamp(min=1e-6)
+    movable = lesion * told[:, None, None] * is_there[:, :, None]
+    means, rough = cells[:, :contrasts], cells[:, contrasts:]  # views: what is added to them is added to `cells`
+    for _ in range(ROUNDS):
+        if model.config.method.skew:
+            means += movable * (moments.skewed(means[:, :, None], lesion[:, :, None], asked.third)[:, :, 0] - means)
+        differs = (means * (edge - weight)).sum(dim=2)
+        means += movable * (asked.edge - differs)[:, :, None] * reach * outwards
+        mean = (cells * weight).sum(dim=2, keepdim=True)
+        apart = cells - mean
+        covariance = (apart[:, :contrasts] * weight) @ apart[:, :contrasts].transpose(1, 2) * is_there[:, :, None] * is_there[:, None]
+        matrix = moments.transport(covariance, asked.covariance)
+        means += movable * (matrix @ apart[:, :contrasts] + asked.mean[:, :contrasts, None] - means)
+        if model.rough:
+            std = ((apart[:, contrasts:].square() * weight).sum(dim=2) + 1e-6).sqrt()
+            wider = ((asked.rough + moments.EVEN) / (std + moments.EVEN))[:, :, None]
+            rough += movable * (wider * apart[:, contrasts:] + asked.mean[:, contrasts:, None] - rough)
+    return cells.view_as(form)
 
 
-def _to_edge(step: Tensor, lesion: Mask) -> Image:
-    """What added to cells, of which `lesion` (B, 1, h, w) is the share that is lesion, moves the edge beside the mean by `step` (B, C), as `_raw` measures it,
-    and the mean not at all: a field that falls from the edge inwards. Nearly nothing where a lesion is all edge."""
-    total = lesion.sum(dim=(2, 3), keepdim=True).clamp(min=1e-6)
+def _edge(lesion: Mask) -> tuple[Image, Mask, Tensor]:
+    """Of cells whose share of lesion is `lesion` (B, 1, h, w): a field that falls from the edge inwards and has a mean of 0 over the lesion; the weights over
+    which `_raw` takes the edge, adding up to 1; and, (B, 1, 1, 1), how much of that field moves the edge by 1, nearly 0 where a lesion is all edge."""
     outer = 1.0 - avg_pool2d(lesion, 3, stride=1, padding=1)
-    field = outer - (outer * lesion).sum(dim=(2, 3), keepdim=True) / total
+    field = outer - (outer * lesion).sum(dim=(2, 3), keepdim=True) / lesion.sum(dim=(2, 3), keepdim=True).clamp(min=1e-6)
     edge = lesion * outer
-    reach = (field * edge).sum(dim=(2, 3)) / edge.sum(dim=(2, 3)).clamp(min=1e-6)
-    return (step * reach / (reach.square() + ALL_EDGE**2))[:, :, None, None] * field
+    edge = edge / edge.sum(dim=(2, 3), keepdim=True).clamp(min=1e-6)
+    moves = (field * edge).sum(dim=(2, 3), keepdim=True)
+    return field, edge, moves / (moves.square() + ALL_EDGE**2)
 
 
 def _moments(raw: Tensor, contrasts: int, present: Flags) -> _Moments:
