@@ -157,6 +157,16 @@ def test_an_edge_is_held_as_a_whole(make_method: Maker, batch_of: Batches) -> No
     assert all(float(moved[b][ring[b]].mean()) < -0.1 < 0.1 < float(moved[b][(share[b] > 0) & ~ring[b]].mean()) for b in range(3))
 
 
+def test_what_stands_in_a_missing_contrasts_place_moves_nothing(method: PathoSyn, batch_of: Batches) -> None:
+    batch = replace(large(batch_of), present=torch.tensor([[True, False]] * 3))
+    parts, form = method.parts(batch), torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(2))
+    form[:, 1] += 3.0 * form[:, 0]
+    empty = form * torch.tensor([1.0, 0.0, 1.0, 0.0]).view(1, 4, 1, 1)
+    asked = appearance.measure(method, 1.5 * empty, batch, parts)
+    held, without = (appearance.held(method, each, asked, batch, parts) for each in (form, empty))
+    assert torch.allclose(held[:, 0], without[:, 0], atol=1e-4) and torch.equal(held[:, 1], form[:, 1])
+
+
 def test_holding_moves_no_more_than_it_must(method: PathoSyn, batch_of: Batches) -> None:
     batch = large(batch_of)
     parts, form = method.parts(batch), torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(2))

@@ -92,6 +92,16 @@ def test_cells_without_lesion_neither_count_nor_move() -> None:
     assert not torch.allclose(a, gathered(form, torch.where(share == 0.01, 0.03, share), BOTH))
 
 
+def test_a_cell_with_hardly_any_lesion_says_nothing_to_one_that_has_a_little_more() -> None:
+    """Their shares are alike enough for the filter; only one of them counts."""
+    share, low = torch.zeros(1, 1, 12, 12), gathering.TOUCHED
+    share[:, :, 2:10, 2:7], share[:, :, 2:10, 7:10] = 1.5 * low, 0.5 * low
+    form = field()
+    other = form.clone()
+    other[..., 7:] = form[..., 7:] + 0.1
+    assert torch.equal(gathered(form, share, BOTH), torch.cat([gathered(other, share, BOTH)[..., :7], form[..., 7:]], dim=3))
+
+
 def test_the_rim_is_even_along_itself_and_keeps_what_it_holds() -> None:
     """Cells that are a third lesion hold a third of its value: with noise on them they become alike, and no nearer to the lesion or to what is beyond."""
     share = torch.where(lesion() > 0, lesion(), 0.0)
