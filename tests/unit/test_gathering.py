@@ -95,11 +95,16 @@ def test_cells_without_lesion_neither_count_nor_move() -> None:
 def test_a_cell_with_hardly_any_lesion_says_nothing_to_one_that_has_a_little_more() -> None:
     """Their shares are alike enough for the filter; only one of them counts."""
     share, low = torch.zeros(1, 1, 12, 12), gathering.TOUCHED
-    share[:, :, 2:10, 2:7], share[:, :, 2:10, 7:10] = 1.5 * low, 0.5 * low
+    share[:, :, :6, 2:7], share[:, :, :6, 7:10] = 1.5 * low, 0.5 * low
+    share[:, :, 8:] = 1.0  # that there is a unit
     form = field()
     other = form.clone()
-    other[..., 7:] = form[..., 7:] + 0.1
-    assert torch.equal(gathered(form, share, BOTH), torch.cat([gathered(other, share, BOTH)[..., :7], form[..., 7:]], dim=3))
+    other[:, :, :6, 7:] += 0.1
+    for flipped in (False, True):
+        a, b, held = (each.flip(3) if flipped else each for each in (form, other, share))
+        made, expected = gathered(a, held, BOTH), gathered(b, held, BOTH)
+        counts = (held >= low).expand_as(made)
+        assert torch.equal(made[counts], expected[counts]) and torch.equal(made[~counts], a[~counts]) and not torch.equal(made[counts], a[counts])
 
 
 def test_the_rim_is_even_along_itself_and_keeps_what_it_holds() -> None:
