@@ -222,11 +222,12 @@ def test_what_the_last_call_made_of_the_form_is_held_too(hold: bool, make_method
     method.look_std.fill_(1.0), method.rough_std.fill_(1.0), method.r_max.fill_(9.0), method.r_scale.fill_(1.0)
     noise = [rng.normal([rng.generator(k)] * 3, (2, 32, 32)) for k in range(6)]
     asked = torch.full((3, K), 0.5)
+    asked[:, 10:12] = 0.0  # an edge that differs, too, would have to be made of the cells at the rim that are half lesion, as the mean has
     parts = method.parts(batch)
     r = method.draw(batch, batch.x_ph, lambda k: noise[k % 6], look=asked, steps=2)
     form, _ = coarse.form(method, method.to_scaled(r), batch, batch.x_ph, parts)
     mean = (appearance.measure(method, form, batch, parts) - asked)[:, :2].abs().max()
-    assert (mean < 0.15) == hold, "the networks of this test know nothing, so what is not held is anything"
+    assert (mean < 0.1) == hold, "the networks of this test know nothing, so what is not held is anything"
     silent = method.draw(batch, batch.x_ph, lambda k: noise[k % 6], look=torch.full((3, K), torch.nan), steps=2)
     assert silent.isfinite().all() and torch.allclose(silent, method.draw(batch, batch.x_ph, lambda k: noise[k % 6], look=None, steps=2), atol=1e-5)
 

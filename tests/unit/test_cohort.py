@@ -167,7 +167,9 @@ def test_what_is_to_come_is_announced(data: Path, loaded: Loaded, tmp_path: Path
     assert "16 windows of 2 subjects, at most 1 MB" in capsys.readouterr().err
 
 
-def test_masks_that_grow_are_announced_with_the_windows_that_they_may_need(data: Path, loaded: Loaded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_masks_that_grow_are_announced_with_the_windows_that_they_may_need(
+    data: Path, loaded: Loaded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[int] = []
     real = cohort._size
     monkeypatch.setattr(cohort, "_size", lambda *given: asked.append(real(*given)) or asked[-1])

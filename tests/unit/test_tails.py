@@ -38,7 +38,7 @@ def test_detail_is_made_stronger_by_the_power_that_makes_it_as_sparse_as_is_aske
     assert torch.equal(made[~inside], detail[~inside])
     for b in range(2):
         ours, theirs = made[b][inside[b]], wanted[b][inside[b]]
-        assert torch.allclose(ours / ours.square().mean().sqrt(), theirs / theirs.square().mean().sqrt(), atol=1e-2)
+        assert torch.allclose(ours / ours.square().mean().sqrt(), theirs / theirs.square().mean().sqrt(), atol=5e-3)
         assert float(ours.square().mean()) == pytest.approx(float(detail[b][inside[b]].square().mean()), rel=1e-4)
 
 

@@ -158,6 +158,7 @@ class Layout:
             ],
         )
 
+
     def _columns(self, table: str, whole: str, columns: dict[str, str]) -> None:
         """The sidecar of a table."""
         write_json(self.part / f"{table}.json", {"Description": whole, **{name: {"Description": what} for name, what in columns.items()}})
