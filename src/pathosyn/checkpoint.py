@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from pathosyn.protocol import Method
 
 FORMAT = "pathosyn-weights"
-VERSION = "18"
-_SEVENTEENTH: dict[str, Any] = {"lay": 0.0}
+VERSION = "19"
+_EIGHTEENTH: dict[str, Any] = {"anatomy": 0.0}
+_SEVENTEENTH = _EIGHTEENTH | {"lay": 0.0}
 _SIXTEENTH = _SEVENTEENTH | {"borders": False}
 _FIFTEENTH = _SIXTEENTH | {"distilled": False}
 _FOURTEENTH = _FIFTEENTH | {"skew": False}
@@ -51,6 +52,7 @@ BEFORE: dict[str, dict[str, Any]] = {
     "15": _FIFTEENTH,
     "16": _SIXTEENTH,
     "17": _SEVENTEENTH,
+    "18": _EIGHTEENTH,
 }
 """Older formats that are still read: what their methods did, in the fields that they did not have."""
 CRITIC = "critic."

@@ -131,6 +131,8 @@ class Method:
     borders: bool = True
     """With `hold`, what of that result lies between its cells and its finest detail is gathered in borders and made as strong as a training lesion's
     (`borders.bordered`): sulci and strands in even tissue, where the last call draws a mottle. How strong is one more number of the appearance, a contrast."""
+    anatomy: float = 1.0
+    """Share of the scan's own tissue, as far as f does not hold it, that stays under a lesion drawn where there was none (`anatomy.through`)."""
     stop_at_fluid: bool = True
     """What is drawn or healed beyond the mask stops at fluid and bone (`data.tissue.solid`): a rim does not run into ventricles and sulci."""
     level: int = 60
@@ -249,6 +251,7 @@ def paper() -> Method:
         hold=False,
         skew=False,
         gather=False,
+        anatomy=0.0,
         stop_at_fluid=False,
         fisher_z=False,
         log_spreads=False,

@@ -22,6 +22,7 @@ FREE = (
     "hold",
     "skew",
     "gather",
+    "anatomy",
     "stop_at_fluid",
     "level",
     "drawn_forms",

@@ -78,7 +78,7 @@ CASES = [
     Case("weights of another program", _foreign, ("without pathosyn's header", "the run's weights.safetensors")),
     Case("weights are a pickle", lambda p: _weights(p, p.text("w.pt", pickle.dumps({"a": 1}))), ("w.pt", "safetensors")),
     Case("weights are a checkpoint", _checkpoint, ("state.pt", "weights.safetensors")),
-    Case("weights of another version", _with_header(lambda h: h.update(version="19")), ("format 18", "the pathosyn version that wrote them")),
+    Case("weights of another version", _with_header(lambda h: h.update(version="20")), ("format 19", "the pathosyn version that wrote them")),
     Case("weights with an unknown setting", _with_header(lambda h: h["config"]["method"].update(magic=1)), ("magic", "version that wrote them")),
     Case("weights with another size", _with_header(lambda h: h["config"]["networks"].update(eps=[16, 16])), ("do not fit", "version that wrote them")),
     Case("weights without a version", _with_header(lambda h: h.clear()), ("weights.safetensors", "version that wrote them")),

@@ -131,6 +131,15 @@ def test_older_weights_draw_as_they_did(path: Path) -> None:
     assert load(path).config.method.stop_at_fluid and not load(rewritten(path, before)).config.method.stop_at_fluid
 
 
+def test_weights_from_before_anatomy_was_kept_keep_none(path: Path) -> None:
+    def before(held: dict[str, Any]) -> None:
+        held.update(version="18")
+        del held["config"]["method"]["anatomy"]
+
+    assert load(path).config.method.anatomy > 0
+    assert load(rewritten(path, before)).config.method.anatomy == 0
+
+
 def test_a_folder_is_not_a_weight_file(tmp_path: Path) -> None:
     with pytest.raises(InputError):
         load(tmp_path)

@@ -46,6 +46,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "m.sigma_px": (0.1, 100),
     "m.warmup": _SHARE,
     "m.noise_mm": (0, 100),
+    "m.anatomy": _NOT_NEGATIVE,
     "m.adversary": _NOT_NEGATIVE,
     "m.low": _NOT_NEGATIVE,
     "m.patches": _NOT_NEGATIVE,

@@ -17,7 +17,7 @@ from torch.nn.functional import avg_pool2d
 from pathosyn import alg1, decomposition, diffusion, losses, rng
 from pathosyn.config import Config
 from pathosyn.framework.base import Framework, Parts
-from pathosyn.lesion import appearance, coarse, gathering, looks, scale, surroundings
+from pathosyn.lesion import anatomy, appearance, coarse, gathering, looks, scale, surroundings
 from pathosyn.networks import Critic, DeviationNetwork
 from pathosyn.protocol import Stage
 from pathosyn.types import Controls, Image, LesionBatch, Mask, Synthesis, Times
@@ -175,7 +175,8 @@ class PathoSyn(Framework):
             return self.last_call(batch, x_sub, self.draw_form(batch, x_sub, noise, look=look, steps=steps), lambda k: noise(calls + k), look=look)
         white = noise(calls + 1) if self.config.method.grain else None
         seen = coarse.seen(self, self.condition(batch.x, x_sub, batch.m, parts), coarse.own_of(self, batch.x, parts), parts, white)
-        return self.from_scaled(self._sample(self.eps, seen, parts.support, noise, parts.known, self.bound(), steps))
+        r = self._sample(self.eps, seen, parts.support, noise, parts.known, self.bound(), steps)
+        return self.from_scaled(anatomy.through(self, r, batch, x_sub, parts))
 
     @torch.no_grad()
     def draw_form(self, batch: LesionBatch, x_sub: Image, noise: Callable[[int], Image], *, look: Tensor | None = None, steps: int | None = None) -> Image:
@@ -216,6 +217,7 @@ class PathoSyn(Framework):
         start = decomposition.refine(coarse.means(self, form, batch, x_sub, parts), there, parts.support, method.coarse)
         r_t = diffusion.diffuse(start, t, noise(0) * parts.known, parts.support * parts.known, self.schedule)
         r, bound = self.estimate(self.eps, r_t, seen, t)[1] * parts.known, self.bound()
+        r = anatomy.through(self, r, batch, x_sub, parts)
         if method.hold and look is not None:
             strong = appearance.strengths(self, look, batch.present)
             if strong is not None:

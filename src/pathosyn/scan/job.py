@@ -45,9 +45,10 @@ class Job:
     warnings: list[str]
 
     def target(self, x: Field, *, new: bool) -> Target:
-        """The windows over the new or the old lesion's support, with `x` as the scan."""
+        """The windows over the new or the old lesion's support, with `x` as the scan: healthy tissue under a new lesion, unless that lies where the old one
+        did."""
         m, blend = (self.m_new, self.S_new) if new else (self.scene.seg > 0, self.S_old)
-        return Target.of(self.loaded.method, x, m, blend, self.present, self.scene.spacing[1])
+        return Target.of(self.loaded.method, x, m, blend, self.present, self.scene.spacing[1], healthy=new and not self.lesions.redrawn)
 
     def channels(self) -> Iterator[tuple[int, str]]:
         """Channel and name of each contrast that the subject has."""

@@ -36,18 +36,22 @@ Field = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Target:
-    """Where a lesion is taken out or drawn: x (Z, C, H, W); m and S (Z, H, W); present (C,); which windows hold all of S > 0."""
+    """Where a lesion is taken out or drawn: x (Z, C, H, W); m and S (Z, H, W); present (C,); which windows hold all of S > 0; `healthy`: what x holds there is
+    tissue and no lesion."""
 
     x: Field
     m: NDArray[np.bool_]
     S: Field
     present: NDArray[np.bool_]
     windows: Sequence[Window]
+    healthy: bool = False
 
     @classmethod
-    def of(cls, method: PathoSyn, x: Field, m: NDArray[np.bool_], S: Field, present: NDArray[np.bool_], pixel_mm: float) -> Target:  # noqa: N803
+    def of(  # noqa: N803 - the paper's letter
+        cls, method: PathoSyn, x: Field, m: NDArray[np.bool_], S: Field, present: NDArray[np.bool_], pixel_mm: float, *, healthy: bool = False
+    ) -> Target:
         """Windows by the geometry that the method was trained with."""
-        return cls(x, m, S, present, windows_of(S > 0, method.config.geometry, pixel_mm))
+        return cls(x, m, S, present, windows_of(S > 0, method.config.geometry, pixel_mm), healthy)
 
 
 def substrate(method: PathoSyn, target: Target, *, device: torch.device) -> Field:
@@ -187,7 +191,7 @@ def _batch(target: Target, x: Field, windows: Sequence[Window]) -> LesionBatch:
         S=blend,
         x_ph=image,
         present=torch.from_numpy(np.repeat(target.present[None], len(windows), axis=0)),
-        healthy=torch.zeros(len(windows), dtype=torch.bool),
+        healthy=torch.full((len(windows),), target.healthy),
         subject=[""] * len(windows),
         z=[w.z for w in windows],
     )

@@ -255,7 +255,7 @@ def _target(loaded: Loaded, scan: Scan, mask: Mask, slab: slice) -> Target:
         x[:, channel] = np.clip(in_plane(normaliser.apply(scan.stack[c, slab]), scan.spacing, grid, order=IMAGE_ORDER), -CLIP, CLIP)
     spacing = grid_spacing(scan.spacing[::-1], grid)
     S = np.where(head | m, blend(loaded.config.method, m, spacing, loaded), np.float32(0))  # noqa: N806
-    return Target.of(loaded.method, x, m, S, present, spacing[1])
+    return Target.of(loaded.method, x, m, S, present, spacing[1], healthy=True)
 
 
 def _support(loaded: Loaded, scan: Scan, mask: Mask, slab: slice) -> tuple[Field, Mask, Field]:
