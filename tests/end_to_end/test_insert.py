@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from pathosyn.checkpoint import load, save_weights
 from pathosyn.data.subjects import find_subject, read_scan
 
 Cli = Callable[..., int]
@@ -379,6 +381,21 @@ def test_nothing_of_the_old_lesion_reaches_the_new_one(insert: Cli, subject: Pat
         one, other = (read(tmp_path / out / "phantom_000-r00" / f"phantom_000-r00_{contrast}.nii.gz").voxels for out in "ab")
         assert np.array_equal(one, other)
         assert not np.array_equal(*(read(folder / f"phantom_000_{contrast}.nii.gz").voxels for folder in (subject, twin)))
+
+
+@pytest.mark.parametrize("flags, kept", [((), False), (("--shift-mm", 0, -8, 0), True)], ids=["in its own place", "moved"])
+def test_anatomy_goes_on_under_a_lesion_where_there_was_none(
+    insert: Cli, weights: Path, subject: Path, tmp_path: Path, read: Callable[[Path], Any], flags: tuple[Any, ...], kept: bool
+) -> None:
+    """Weights that keep none draw another lesion on healthy tissue, and the same one, voxel by voxel, where the scan's own lies: that is no anatomy."""
+    loaded = load(weights)
+    loaded.method.config = replace(loaded.config, method=replace(loaded.config.method, anatomy=0.0))
+    save_weights(tmp_path / "none.safetensors", loaded.method, loaded.provenance)
+    assert loaded.config.method.anatomy == 1.0
+    for out, which in (("all", weights), ("none", tmp_path / "none.safetensors")):
+        assert insert(subject, tmp_path / out, "--weights", which, *flags) == 0
+    one, other = (read(tmp_path / out / "phantom_000-r00" / "phantom_000-r00_flair.nii.gz").voxels for out in ("all", "none"))
+    assert np.array_equal(one, other) != kept
 
 
 def test_a_ball_lies_where_the_viewer_says(insert: Cli, restore: Callable[..., Path], storage: Callable[..., Any], tmp_path: Path, sidecar: Any) -> None:

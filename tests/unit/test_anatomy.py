@@ -61,7 +61,9 @@ def test_what_is_kept_in_closed_form(make_method: Maker, batch_of: Batches) -> N
     assert deep.sum() > 20 and beyond.sum() > 20
     assert torch.allclose(found * deep, 0.7 * (batch.x - mean) / scale * deep, atol=1e-5)
     assert torch.allclose(found * beyond, off_f * beyond, atol=1e-6)
-    assert not found[(batch.D == 0).expand_as(found)].any()
+    small = batch_of(2, healthy=(True, True))
+    found = kept(scaled(make_method, anatomy=0.7), small, small.x_ph)
+    assert found.any() and not found[(small.D == 0).expand_as(found)].any()
 
 
 def test_on_the_lesion_it_does_not_follow_f(make_method: Maker, batch_of: Batches) -> None:

@@ -151,6 +151,15 @@ def test_the_networks_are_told_what_is_missing(plane: tuple[np.ndarray, np.ndarr
     assert not seen[0].x[:, 1].any() and seen[0].x[:, 0].any() and abs(np.median(seen[0].x[0, 2][head_of([plane[0][2][None]])[0]])) < 0.5
 
 
+def test_a_new_lesion_lies_on_the_scans_own_anatomy(
+    plane: tuple[np.ndarray, np.ndarray], recipe_of: Callable[..., Recipe], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[bool] = []
+    real = volume.deviation
+    monkeypatch.setattr(volume, "deviation", lambda method, target, *rest, **more: told.append(target.healthy) or real(method, target, *rest, **more))
+    assert put(recipe_of(), *plane, (1.0, 1.0), 1) is not None and told == [True]
+
+
 def test_whole_numbers_are_rounded_and_held() -> None:
     values = np.array([-7.6, 1.5, 2.4, 300.0], np.float32)
     assert as_dtype(values, np.dtype(np.uint8)).tolist() == [0, 2, 2, 255]
